@@ -1,0 +1,1 @@
+"""One click script for each MLproject entry point."""

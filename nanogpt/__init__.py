@@ -1,0 +1,1 @@
+"""Character-level GPTs on several domains, and what each domain does to a model."""

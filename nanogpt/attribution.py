@@ -1,0 +1,77 @@
+"""How much each earlier character counts for the prediction of the next one.
+
+Shape suffixes: P prompts, T positions (targets), S positions (sources), C channels, V characters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from nanogpt.checkpoint import Checkpoint
+from nanogpt.model import GPT
+
+
+@dataclass(frozen=True)
+class Attribution:
+    """Scores of a prompt: `scores_TS[t, s]` is how much character s counted for what follows character t."""
+
+    prompt: str
+    scores_TS: Tensor            # >= 0, lower triangular
+    probability_T: Tensor        # of the target
+    targets: str                 # what the prediction after each character was asked for
+
+
+def gradient_norms(model: GPT, ids_PT: Tensor, targets_PT: Tensor) -> tuple[Tensor, Tensor]:
+    """‖∂ logit of target t / ∂ embedding of s‖₂ for all t and s, (P, T, S), and the targets' probabilities (P, T).
+
+    Saliency of Simonyan et al. 2013 (arXiv:1312.6034), the norm over channels as in Li et al. 2016
+    (arXiv:1506.01066). One forward pass; one backward pass for each target position serves all prompts. Weights
+    collect no gradient.
+    """
+    x_PTC = model.embed(ids_PT).detach().requires_grad_()
+    logits_PTV = model.unembed(model.run_blocks(x_PTC))
+    target_logits_PT = logits_PTV.gather(-1, targets_PT[..., None]).squeeze(-1)
+    length = ids_PT.size(1)
+    scores_PTS = torch.zeros(*ids_PT.shape, length, device=ids_PT.device)
+    for t in range(length):
+        (gradient_PSC,) = torch.autograd.grad(target_logits_PT[:, t].sum(), x_PTC, retain_graph=t + 1 < length)
+        scores_PTS[:, t] = gradient_PSC.norm(dim=-1)
+    probability_PTV = logits_PTV.detach().softmax(-1)
+    return scores_PTS, probability_PTV.gather(-1, targets_PT[..., None]).squeeze(-1)
+
+
+def attribute(model: GPT, checkpoint: Checkpoint, prompts: Sequence[str]) -> list[Attribution]:
+    """Gradient norms of every prompt: the target is the character that follows, the likeliest one after the last.
+
+    Only the last block_size characters of a prompt are read. ValueError for an empty prompt.
+    """
+    vocabulary, device = checkpoint.vocabulary, model.head.weight.device
+    prompts = [prompt[-model.config.block_size:] for prompt in prompts]
+    if not all(prompts):
+        raise ValueError("prompt must have at least one character, got ''")
+    found: dict[str, Attribution] = {}
+    for length in {len(prompt) for prompt in prompts}:
+        group = [prompt for prompt in prompts if len(prompt) == length]
+        ids_PT = torch.stack([vocabulary.encode(prompt) for prompt in group]).to(device)
+        with torch.no_grad():
+            likeliest_P = model(ids_PT)[:, -1].argmax(-1)
+        targets_PT = torch.cat((ids_PT[:, 1:], likeliest_P[:, None]), dim=1)
+        scores_PTS, probability_PT = (t.cpu() for t in gradient_norms(model, ids_PT, targets_PT))
+        for i, prompt in enumerate(group):
+            found[prompt] = Attribution(prompt, scores_PTS[i], probability_PT[i],
+                                        prompt[1:] + vocabulary.decode([int(likeliest_P[i])]))
+    return [found[prompt] for prompt in prompts]
+
+
+def rows(attribution: Attribution) -> Iterator[dict[str, object]]:
+    """Tidy: a row for each target position and each position at or before it; `share` sums to 1 over a target."""
+    share_TS = attribution.scores_TS / attribution.scores_TS.sum(-1, keepdim=True).clamp_min(1e-12)
+    for t, target in enumerate(attribution.targets):
+        for s in range(t + 1):
+            yield {"target_position": t + 1, "target": target, "probability": float(attribution.probability_T[t]),
+                   "position": s, "character": attribution.prompt[s], "score": float(attribution.scores_TS[t, s]),
+                   "share": float(share_TS[t, s])}

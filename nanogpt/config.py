@@ -1,0 +1,193 @@
+"""The frozen dataclasses and named presets in which a run is fully described.
+
+Each field has its default here and nowhere else, and says its unit in its help text. The command line is
+made from these fields (`cli.py`), so their names are unique over all groups.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any, get_type_hints
+
+
+def knob(default: Any, help_text: str) -> Any:
+    """A dataclass field with the help text that the command line shows."""
+    return field(default=default, metadata={"help": help_text})
+
+
+def require(rule: bool, text: str, received: object) -> None:
+    """Raise the one-line error of a broken rule: name and rule in `text`, then the received value."""
+    if not rule:
+        raise ValueError(f"{text}, got {received!r}")
+
+
+def require_positive(config: object, *names: str) -> None:
+    for name in names:
+        value = getattr(config, name)
+        require(value > 0, f"{name} must be > 0", value)
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which texts, and how they become characters."""
+
+    domains: str = knob("shakespeare,wikipedia,math", "domains of the study, comma-separated; also name=path")
+    corpora: str = knob("embedded", "embedded (texts inside installed packages) or full (pinned downloads)")
+    cache: str = knob("", "folder of downloaded texts; empty: the user's cache folder, or NANOGPT_CACHE")
+    equal_bytes: bool = knob(True, "cut all domains to the bytes of the smallest")
+    min_count: int = knob(20, "a character enters the vocabulary if training texts hold it this often")
+
+    def __post_init__(self) -> None:
+        require(self.corpora in ("embedded", "full"), "corpora must be embedded or full", self.corpora)
+        require_positive(self, "min_count")
+        require(bool(self.domain_specs), "domains must name at least one domain", self.domains)
+
+    @property
+    def domain_specs(self) -> tuple[str, ...]:
+        return tuple(spec.strip() for spec in self.domains.split(",") if spec.strip())
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The shape of a GPT; `vocab_size` is added by whoever knows the vocabulary."""
+
+    n_layer: int = knob(3, "transformer blocks")
+    n_head: int = knob(4, "attention heads in a block")
+    n_embd: int = knob(128, "width of the residual stream")
+    block_size: int = knob(128, "context, in characters")
+    dropout: float = knob(0.0, "share of activations dropped in training")
+
+    def __post_init__(self) -> None:
+        require_positive(self, "n_layer", "n_head", "n_embd", "block_size")
+        require(0 <= self.dropout < 1, "dropout must be in [0, 1)", self.dropout)
+        divides = self.n_embd % (2 * self.n_head) == 0
+        require(divides, f"n_embd must be divisible by 2 * n_head = {2 * self.n_head}", self.n_embd)
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One training from random weights."""
+
+    max_steps: int = knob(800, "optimizer steps")
+    batch_size: int = knob(8, "windows of block_size characters in a step")
+    matrix_learning_rate: float = knob(0.02, "Muon's learning rate, for the matrices inside the blocks")
+    learning_rate: float = knob(0.005, "AdamW's learning rate, for embeddings, head and vectors")
+    weight_decay: float = knob(0.0, "decoupled weight decay of the matrices")
+    warmup_steps: int = knob(20, "steps of linear warm-up")
+    decay_share: float = knob(0.7, "share of the steps, at the end, over which the rate falls linearly to 0")
+    checkpoints: int = knob(8, "checkpoints after step 0: log-spaced, then even")
+    log_every: int = knob(20, "steps between two records of the training loss")
+
+    def __post_init__(self) -> None:
+        require_positive(self, "batch_size", "matrix_learning_rate", "learning_rate", "checkpoints", "log_every")
+        require(self.max_steps >= 1, "max_steps must be >= 1", self.max_steps)
+        require(self.warmup_steps >= 0, "warmup_steps must be >= 0", self.warmup_steps)
+        require(self.weight_decay >= 0, "weight_decay must be >= 0", self.weight_decay)
+        require(0 <= self.decay_share <= 1, "decay_share must be in [0, 1]", self.decay_share)
+
+
+@dataclass(frozen=True)
+class TransferConfig:
+    """A few windows of a new domain and a few steps from a checkpoint."""
+
+    shots: int = knob(16, "training windows of block_size characters of the target domain")
+    transfer_steps: int = knob(30, "optimizer steps of a transfer")
+    transfer_batch_size: int = knob(8, "windows in a step of a transfer")
+    trials: int = knob(4, "Optuna trials for each learning rate that is tuned")
+    rate_low: float = knob(0.0003, "smallest learning rate that is tried (AdamW)")
+    rate_high: float = knob(0.03, "largest learning rate that is tried (AdamW)")
+    curve_points: int = knob(6, "validation losses along a transfer, after the one at step 0")
+    curve_characters: int = knob(8192, "characters of validation text behind each of them")
+
+    def __post_init__(self) -> None:
+        require_positive(self, "shots", "transfer_batch_size", "trials", "rate_low", "rate_high",
+                         "curve_points", "curve_characters")
+        require(self.transfer_steps >= 0, "transfer_steps must be >= 0", self.transfer_steps)
+        require(self.rate_low <= self.rate_high, "rate_low must be <= rate_high", self.rate_low)
+
+
+@dataclass(frozen=True)
+class AnalysisConfig:
+    """What is read from trained models: losses, generations, attributions."""
+
+    eval_characters: int = knob(100_000, "test characters scored for each checkpoint and domain; 0: all")
+    generate_characters: int = knob(200, "characters of each controlled generation")
+    temperatures: str = knob("0.8", "temperatures of the controlled generations, comma-separated")
+    top_characters: int = knob(5, "most probable characters listed at each position of a prompt")
+
+    def __post_init__(self) -> None:
+        require(self.eval_characters >= 0, "eval_characters must be >= 0", self.eval_characters)
+        require_positive(self, "generate_characters", "top_characters")
+        require(all(t >= 0 for t in self.temperature_values), "temperatures must be >= 0", self.temperatures)
+
+    @property
+    def temperature_values(self) -> tuple[float, ...]:
+        try:
+            return tuple(float(t) for t in self.temperatures.split(","))
+        except ValueError:
+            raise ValueError(f"temperatures must be numbers, comma-separated, got {self.temperatures!r}") from None
+
+
+@dataclass(frozen=True)
+class Config:
+    """A whole study. `preset` names where the values came from; changed fields win over it."""
+
+    preset: str = "quick"
+    seed: int = knob(1, "seed of weights, batches, trials and generations")
+    device: str = knob("auto", "auto, cpu, cuda or mps")
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    transfer: TransferConfig = field(default_factory=TransferConfig)
+    analysis: AnalysisConfig = field(default_factory=AnalysisConfig)
+
+    def __post_init__(self) -> None:
+        require(self.device in ("auto", "cpu", "cuda", "mps"), "device must be auto, cpu, cuda or mps", self.device)
+        require(self.seed >= 0, "seed must be >= 0", self.seed)
+
+    def flat(self) -> dict[str, Any]:
+        """Every setting by its field name, without the groups."""
+        nested = asdict(self)
+        groups = [nested.pop(name) for name in GROUPS]
+        return nested | {key: value for group in groups for key, value in group.items()}
+
+
+GROUPS: dict[str, type] = {"data": DataConfig, "model": ModelConfig, "train": TrainConfig,
+                           "transfer": TransferConfig, "analysis": AnalysisConfig}
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "smoke": {"n_layer": 2, "n_head": 2, "n_embd": 32, "block_size": 32, "max_steps": 60, "checkpoints": 4,
+              "log_every": 10, "shots": 4, "transfer_steps": 6, "trials": 2, "curve_points": 2,
+              "curve_characters": 2048, "eval_characters": 4096, "generate_characters": 40},
+    "quick": {},
+    "standard": {"n_layer": 4, "n_embd": 128, "block_size": 128, "batch_size": 8, "max_steps": 5000,
+                 "checkpoints": 16, "log_every": 50, "eval_characters": 0, "trials": 12, "transfer_steps": 100},
+    "gpu": {"n_layer": 6, "n_head": 6, "n_embd": 384, "block_size": 256, "batch_size": 64, "max_steps": 1500,
+            "dropout": 0.35, "weight_decay": 0.3, "checkpoints": 16, "log_every": 50, "eval_characters": 0,
+            "trials": 25, "transfer_steps": 100, "transfer_batch_size": 16},
+}
+
+
+def settings() -> dict[str, tuple[type, Any, str]]:
+    """Field name to (type, default, help) of everything the command line can set, but for `preset`."""
+    found: dict[str, tuple[type, Any, str]] = {}
+    for owner in (Config, *GROUPS.values()):
+        hints = get_type_hints(owner)
+        for item in fields(owner):
+            if "help" in item.metadata:
+                assert item.name not in found, item.name
+                found[item.name] = (hints[item.name], item.default, item.metadata["help"])
+    return found
+
+
+def make_config(preset: str = "quick", **changes: Any) -> Config:
+    """The preset with `changes` (by field name) laid over it. ValueError for an unknown name or a broken rule."""
+    require(preset in PRESETS, f"preset must be one of {', '.join(PRESETS)}", preset)
+    known = settings()
+    for name in changes:
+        require(name in known, "setting must be a field of the configuration", name)
+    values = PRESETS[preset] | changes
+    config = Config(preset=preset, **{k: v for k, v in values.items() if k in ("seed", "device")})
+    groups = {name: owner(**{f.name: values[f.name] for f in fields(owner) if f.name in values})
+              for name, owner in GROUPS.items()}
+    return replace(config, **groups)

@@ -1,0 +1,209 @@
+"""One vocabulary for all domains; each text as ids, cut into train, validation and test; batches and windows.
+
+Shape suffixes: S steps, B rows, T positions, N characters, V characters of the vocabulary.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from nanogpt.config import DataConfig, require
+from nanogpt.domains import DomainText
+
+UNKNOWN = 0
+"""The id of `<unk>`."""
+SPLITS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """`<unk>` has id 0, the sorted `characters` have 1, 2, …"""
+
+    characters: str
+
+    def __post_init__(self) -> None:
+        rule = list(self.characters) == sorted(set(self.characters))
+        require(rule, "vocabulary must be sorted and without repetition", self.characters)
+
+    def __len__(self) -> int:
+        return len(self.characters) + 1
+
+    @cached_property
+    def index(self) -> dict[str, int]:
+        return {character: i for i, character in enumerate(self.characters, start=1)}
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.characters.encode()).hexdigest()
+
+    @property
+    def start_id(self) -> int:
+        """What stands before the first character of any text: a new line, where the vocabulary has one."""
+        return self.index.get("\n", UNKNOWN)
+
+    def encode(self, text: str) -> Tensor:
+        """Ids (N,) int64; unknown characters become 0."""
+        return torch.tensor([self.index.get(character, UNKNOWN) for character in text], dtype=torch.int64)
+
+    def decode(self, ids: Iterable[int], unknown: str = "\N{REPLACEMENT CHARACTER}") -> str:
+        return "".join(self.characters[i - 1] if i else unknown for i in map(int, ids))
+
+    def unknown_in(self, text: str) -> str:
+        """The characters of `text` that the vocabulary lacks, each once, sorted."""
+        return "".join(sorted(set(text) - self.index.keys()))
+
+    @classmethod
+    def of(cls, texts: Iterable[str], min_count: int) -> Vocabulary:
+        """The characters that occur at least `min_count` times in `texts` together."""
+        counts: Counter[str] = Counter()
+        for text in texts:
+            counts.update(text)
+        return cls("".join(sorted(c for c, count in counts.items() if count >= min_count)))
+
+
+@dataclass(frozen=True)
+class Split:
+    """A contiguous stretch of a text, as characters and as ids."""
+
+    text: str
+    ids_N: Tensor
+    vocabulary: Vocabulary
+
+    def __len__(self) -> int:
+        return len(self.text)
+
+    @property
+    def n_bytes(self) -> int:
+        return len(self.text.encode())
+
+    @cached_property
+    def escape_bytes_N(self) -> Tensor:
+        """UTF-8 bytes of each unknown character, 0 for a known one."""
+        sizes = torch.zeros(len(self), dtype=torch.int64)
+        for i in (self.ids_N == UNKNOWN).nonzero().flatten().tolist():
+            sizes[i] = len(self.text[i].encode())
+        return sizes
+
+    def head(self, characters: int) -> Split:
+        """The first `characters` of it; 0: all."""
+        if not 0 < characters < len(self):
+            return self
+        return Split(self.text[:characters], self.ids_N[:characters], self.vocabulary)
+
+
+def make_split(text: str, vocabulary: Vocabulary) -> Split:
+    return Split(text, vocabulary.encode(text), vocabulary)
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A domain's text under a study's vocabulary."""
+
+    source: DomainText
+    train: Split
+    validation: Split
+    test: Split
+
+    @property
+    def name(self) -> str:
+        return self.source.name
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        return self.train.vocabulary
+
+    @property
+    def character_counts_V(self) -> Tensor:
+        """How often each character of the vocabulary occurs in the training split."""
+        return torch.bincount(self.train.ids_N, minlength=len(self.vocabulary))
+
+    def row(self) -> dict[str, object]:
+        """The row of the corpora table."""
+        s = self.source
+        used = self.train.text + self.validation.text + self.test.text
+        return {"domain": s.name, "source": s.source, "origin": s.origin, "licence": s.licence,
+                "raw_bytes": s.raw_bytes, "raw_sha256": s.raw_sha256, "bytes": s.n_bytes,
+                "characters": s.n_characters, "sha256": s.sha256,
+                "used_bytes": len(used.encode()), "used_sha256": hashlib.sha256(used.encode()).hexdigest(),
+                **{f"{name}_characters": len(getattr(self, name)) for name in SPLITS},
+                "unknown_share": float((make_split(used, self.vocabulary).ids_N == UNKNOWN).double().mean())}
+
+
+def cut(text: str, shares: Sequence[float] = (0.9, 0.05)) -> tuple[str, str, str]:
+    """Contiguous train, validation and test: the first 90 %, the next 5 %, the rest."""
+    first = int(len(text) * shares[0])
+    second = int(len(text) * (shares[0] + shares[1]))
+    return text[:first], text[first:second], text[second:]
+
+
+def clip_bytes(text: str, limit: int) -> str:
+    """The longest head of `text` with at most `limit` UTF-8 bytes."""
+    return text.encode()[:limit].decode(errors="ignore")
+
+
+def make_corpora(texts: Sequence[DomainText], config: DataConfig, block_size: int,
+                 vocabulary: Vocabulary | None = None) -> dict[str, Corpus]:
+    """Corpora by name, in the order of `texts`, under one vocabulary: theirs, unless it is given.
+
+    ValueError where a domain is named twice or a text is too short: each split must hold block_size + 1 characters.
+    """
+    names = [text.name for text in texts]
+    require(len(set(names)) == len(names), "domains must differ in name", names)
+    limit = min(text.n_bytes for text in texts)
+    cuts = {text.name: cut(clip_bytes(text.text, limit) if config.equal_bytes else text.text) for text in texts}
+    for name, parts in cuts.items():
+        shortest = min(map(len, parts))
+        require(shortest > block_size, f"each split of domain {name!r} must have more than block_size = "
+                f"{block_size} characters (a text of about {20 * block_size + 40} or more)", shortest)
+    if vocabulary is None:
+        vocabulary = Vocabulary.of((parts[0] for parts in cuts.values()), config.min_count)
+    return {text.name: Corpus(text, *(make_split(part, vocabulary) for part in cuts[text.name])) for text in texts}
+
+
+def exact_windows(split: Split, block_size: int, rows: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Inputs and targets (<= rows, <= block_size): every character of `split` is a target exactly once, in order.
+
+    With block_size 4 and the text "ABCDEF", ⏎ standing for `Vocabulary.start_id`:
+
+        inputs  ⏎ABC  DE
+        targets ABCD  EF
+    """
+    targets_N = split.ids_N
+    start = torch.tensor([split.vocabulary.start_id])
+    inputs_N = torch.cat((start, targets_N[:-1])) if len(targets_N) else targets_N
+    whole = len(targets_N) // block_size * block_size
+    pairs = zip(inputs_N[:whole].view(-1, block_size).split(rows),
+                targets_N[:whole].view(-1, block_size).split(rows), strict=True)
+    yield from pairs
+    if whole < len(targets_N):
+        yield inputs_N[None, whole:], targets_N[None, whole:]
+
+
+def batch_offsets(n: int, block_size: int, batch_size: int, steps: int, seed: int) -> Tensor:
+    """Where the windows of each step begin, (S, B): a function of its arguments alone, so a training can resume.
+
+    An epoch reads the n characters once, in windows of block_size that start at a random phase, shuffled.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    epochs: list[Tensor] = []
+    missing = steps * batch_size
+    last = n - block_size - 1
+    while missing > 0:
+        phase = int(torch.randint(min(block_size, last + 1), (), generator=generator))
+        starts = torch.arange(phase, last + 1, block_size)
+        epochs.append(starts[torch.randperm(len(starts), generator=generator)])
+        missing -= len(starts)
+    return torch.cat([*epochs, torch.empty(0, dtype=torch.int64)])[: steps * batch_size].view(steps, batch_size)
+
+
+def windows_at(ids_N: Tensor, offsets_B: Tensor, block_size: int) -> tuple[Tensor, Tensor]:
+    """Inputs and targets (B, T) of the windows that begin at `offsets_B`."""
+    window_BT = ids_N[offsets_B[:, None] + torch.arange(block_size + 1, device=ids_N.device)]
+    return window_BT[:, :-1], window_BT[:, 1:]

@@ -1,0 +1,185 @@
+"""The GPT: embed, blocks, unembed.
+
+Shape suffixes: B rows, T positions, C channels (n_embd), H heads, D channels of a head, V characters.
+
+A pre-norm decoder in today's form: rotary positions (Su et al. 2021, arXiv:2104.09864), RMS norm without
+parameters (Zhang & Sennrich 2019, arXiv:1910.07467), normalised queries and keys (Henry et al. 2020,
+arXiv:2010.04245), squared ReLU (So et al. 2021, arXiv:2109.08668), an untied head, output projections that
+start at zero, and a token shift before attention (Peng et al. 2023, arXiv:2305.13048): each channel reads a
+learned mixture of this and the previous position.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nanogpt.config import ModelConfig
+
+
+def norm(x: Tensor) -> Tensor:
+    """Root-mean-square norm over the last axis, without parameters."""
+    return F.rms_norm(x, (x.size(-1),))
+
+
+def rotary_tables(block_size: int, head_size: int, base: float = 10_000.0) -> tuple[Tensor, Tensor]:
+    """cos and sin of position × frequency, each (T, D/2)."""
+    frequencies = base ** -(torch.arange(0, head_size, 2, dtype=torch.float64) / head_size)
+    angles_TD = torch.outer(torch.arange(block_size, dtype=torch.float64), frequencies)
+    return angles_TD.cos().float(), angles_TD.sin().float()
+
+
+def rotate(x_BTHD: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turn each pair (channel d, channel d + D/2) by the angle of its position; cos and sin broadcast to x."""
+    first, second = x_BTHD.chunk(2, dim=-1)
+    return torch.cat((first * cos - second * sin, first * sin + second * cos), dim=-1)
+
+
+@dataclass
+class LayerCache:
+    """What one layer remembers of `B` texts: keys and values (B, H, T, D), and the last input (B, 1, C)."""
+
+    keys_BHTD: Tensor
+    values_BHTD: Tensor
+    last_B1C: Tensor
+
+
+class Attention(nn.Module):
+    """Causal self-attention over a token-shifted input."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.n_head, width = config.n_head, config.n_embd
+        self.dropout = config.dropout
+        self.shift = nn.Parameter(torch.full((width,), 0.25))
+        self.qkv = nn.Linear(width, 3 * width, bias=False)
+        self.proj = nn.Linear(width, width, bias=False)
+
+    def project(self, x_BTC: Tensor, before_B1C: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, ...]:
+        """Queries, keys and values (B, T, H, D); `before` is the input at the position before the first."""
+        previous_BTC = torch.cat((before_B1C, x_BTC[:, :-1]), dim=1)
+        mixed_BTC = torch.lerp(x_BTC, previous_BTC, self.shift.to(x_BTC.dtype))
+        q, k, v = self.qkv(mixed_BTC).unflatten(-1, (3, self.n_head, -1)).unbind(2)
+        return rotate(norm(q), cos, sin), rotate(norm(k), cos, sin), v
+
+    def forward(self, x_BTC: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        q, k, v = (t.transpose(1, 2) for t in self.project(x_BTC, torch.zeros_like(x_BTC[:, :1]), cos, sin))
+        dropout = self.dropout if self.training else 0.0
+        y_BHTD = F.scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=dropout)
+        return self.proj(y_BHTD.transpose(1, 2).flatten(2))
+
+    def step(self, x_BTC: Tensor, rotary: tuple[Tensor, Tensor], cache: LayerCache, mask: Tensor,
+             positions_BT: Tensor) -> Tensor:
+        """The same for new positions after those in `cache`, which is updated in place (see generation.py)."""
+        q, k, v = self.project(x_BTC, cache.last_B1C, *rotary)
+        rows = torch.arange(len(x_BTC), device=x_BTC.device)[:, None]
+        cache.keys_BHTD[rows, :, positions_BT] = k.to(cache.keys_BHTD.dtype)
+        cache.values_BHTD[rows, :, positions_BT] = v.to(cache.values_BHTD.dtype)
+        cache.last_B1C = x_BTC[:, -1:]
+        reach = mask.size(-1)
+        y_BHTD = F.scaled_dot_product_attention(
+            q.transpose(1, 2), cache.keys_BHTD[:, :, :reach], cache.values_BHTD[:, :, :reach], attn_mask=mask)
+        return self.proj(y_BHTD.transpose(1, 2).flatten(2))
+
+
+class Block(nn.Module):
+    """x + attention(norm(x)), then x + mlp(norm(x))."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.attention = Attention(config)
+        self.up = nn.Linear(config.n_embd, 4 * config.n_embd, bias=False)
+        self.down = nn.Linear(4 * config.n_embd, config.n_embd, bias=False)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def mlp(self, x_BTC: Tensor) -> Tensor:
+        return self.down(F.relu(self.up(x_BTC)).square())
+
+    def forward(self, x_BTC: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        x_BTC = x_BTC + self.dropout(self.attention(norm(x_BTC), cos, sin))
+        return x_BTC + self.dropout(self.mlp(norm(x_BTC)))
+
+    def step(self, x_BTC: Tensor, rotary: tuple[Tensor, Tensor], cache: LayerCache, mask: Tensor,
+             positions_BT: Tensor) -> Tensor:
+        x_BTC = x_BTC + self.attention.step(norm(x_BTC), rotary, cache, mask, positions_BT)
+        return x_BTC + self.mlp(norm(x_BTC))
+
+
+class GPT(nn.Module):
+    """Characters in, logits of the next character out: `unembed(run_blocks(embed(ids)))`."""
+
+    cos: Tensor
+    sin: Tensor
+
+    def __init__(self, config: ModelConfig, vocab_size: int) -> None:
+        super().__init__()
+        self.config, self.vocab_size = config, vocab_size
+        self.embedding = nn.Embedding(vocab_size, config.n_embd)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
+        self.head = nn.Linear(config.n_embd, vocab_size, bias=False)
+        self.dropout = nn.Dropout(config.dropout)
+        shape = (config.block_size, config.n_embd // config.n_head // 2)
+        self.register_buffer("cos", torch.empty(shape), persistent=False)
+        self.register_buffer("sin", torch.empty(shape), persistent=False)
+        self.fill_rotary()
+        self.initialize()
+
+    @torch.no_grad()
+    def fill_rotary(self) -> None:
+        """Compute the rotary tables, which are no weights and so in no state dict."""
+        for table, values in zip((self.cos, self.sin), rotary_tables(len(self.cos), 2 * self.cos.size(1)), strict=True):
+            table.copy_(values)
+
+    @torch.no_grad()
+    def initialize(self) -> None:
+        """Uniform matrices of variance 1/fan-in; the projections back into the stream and the head at zero."""
+        nn.init.normal_(self.embedding.weight)
+        nn.init.zeros_(self.head.weight)
+        for block in self.blocks:
+            assert isinstance(block, Block)
+            for matrix in (block.attention.qkv.weight, block.up.weight):
+                bound = (3.0 / matrix.size(1)) ** 0.5
+                nn.init.uniform_(matrix, -bound, bound)
+            nn.init.zeros_(block.attention.proj.weight)
+            nn.init.zeros_(block.down.weight)
+
+    def embed(self, ids_BT: Tensor) -> Tensor:
+        """(B, T, C). The residual stream starts as the normalised embedding."""
+        return self.embedding(ids_BT)
+
+    def run_blocks(self, x_BTC: Tensor) -> Tensor:
+        """(B, T, C), T <= block_size: everything between the embedding and the head."""
+        length = x_BTC.size(1)
+        cos, sin = self.cos[:length, None].to(x_BTC.dtype), self.sin[:length, None].to(x_BTC.dtype)
+        x_BTC = self.dropout(norm(x_BTC))
+        for block in self.blocks:
+            x_BTC = block(x_BTC, cos, sin)
+        return x_BTC
+
+    def unembed(self, x_BTC: Tensor) -> Tensor:
+        """Logits (B, T, V)."""
+        return self.head(norm(x_BTC))
+
+    def forward(self, ids_BT: Tensor) -> Tensor:
+        return self.unembed(self.run_blocks(self.embed(ids_BT)))
+
+    def empty_cache(self, rows: int) -> list[LayerCache]:
+        """A cache for `rows` texts of nothing so far."""
+        weight = self.head.weight
+        shape = (rows, self.config.n_head, self.config.block_size, self.config.n_embd // self.config.n_head)
+        return [LayerCache(weight.new_zeros(shape), weight.new_zeros(shape),
+                           weight.new_zeros(rows, 1, self.config.n_embd)) for _ in self.blocks]
+
+    def step(self, ids_BT: Tensor, cache: list[LayerCache], positions_BT: Tensor) -> Tensor:
+        """Logits (B, V) after the last of new characters, whose positions (< block_size) follow the cached ones."""
+        reach = int(positions_BT.max()) + 1
+        mask = torch.arange(reach, device=ids_BT.device) <= positions_BT[:, None, :, None]
+        rotary = self.cos[positions_BT][:, :, None], self.sin[positions_BT][:, :, None]
+        x_BTC = norm(self.embed(ids_BT))
+        for block, layer in zip(self.blocks, cache, strict=True):
+            assert isinstance(block, Block)
+            x_BTC = block.step(x_BTC, rotary, layer, mask, positions_BT)
+        return self.unembed(x_BTC[:, -1])
