@@ -15,7 +15,7 @@ from nanogpt.checkpoint import Checkpoint
 from nanogpt.model import GPT
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Attribution:
     """Scores of a prompt: `scores_TS[t, s]` is how much character s counted for what follows character t."""
 
@@ -36,7 +36,7 @@ def gradient_norms(model: GPT, ids_PT: Tensor, targets_PT: Tensor) -> tuple[Tens
     logits_PTV = model.unembed(model.run_blocks(x_PTC))
     target_logits_PT = logits_PTV.gather(-1, targets_PT[..., None]).squeeze(-1)
     length = ids_PT.size(1)
-    scores_PTS = torch.zeros(*ids_PT.shape, length, device=ids_PT.device)
+    scores_PTS = x_PTC.new_zeros(*ids_PT.shape, length)
     for t in range(length):
         (gradient_PSC,) = torch.autograd.grad(target_logits_PT[:, t].sum(), x_PTC, retain_graph=t + 1 < length)
         scores_PTS[:, t] = gradient_PSC.norm(dim=-1)
@@ -53,25 +53,41 @@ def attribute(model: GPT, checkpoint: Checkpoint, prompts: Sequence[str]) -> lis
     prompts = [prompt[-model.config.block_size:] for prompt in prompts]
     if not all(prompts):
         raise ValueError("prompt must have at least one character, got ''")
-    found: dict[str, Attribution] = {}
+    found: dict[int, Attribution] = {}
     for length in {len(prompt) for prompt in prompts}:
-        group = [prompt for prompt in prompts if len(prompt) == length]
-        ids_PT = torch.stack([vocabulary.encode(prompt) for prompt in group]).to(device)
+        group = [i for i, prompt in enumerate(prompts) if len(prompt) == length]
+        ids_PT = torch.stack([vocabulary.encode(prompts[i]) for i in group]).to(device)
         with torch.no_grad():
             likeliest_P = model(ids_PT)[:, -1].argmax(-1)
         targets_PT = torch.cat((ids_PT[:, 1:], likeliest_P[:, None]), dim=1)
         scores_PTS, probability_PT = (t.cpu() for t in gradient_norms(model, ids_PT, targets_PT))
-        for i, prompt in enumerate(group):
-            found[prompt] = Attribution(prompt, scores_PTS[i], probability_PT[i],
-                                        prompt[1:] + vocabulary.decode([int(likeliest_P[i])]))
-    return [found[prompt] for prompt in prompts]
+        for row, i in enumerate(group):
+            targets = prompts[i][1:] + vocabulary.decode([int(likeliest_P[row])])
+            found[i] = Attribution(prompts[i], scores_PTS[row], probability_PT[row], targets)
+    return [found[i] for i in range(len(prompts))]
 
 
 def rows(attribution: Attribution) -> Iterator[dict[str, object]]:
-    """Tidy: a row for each target position and each position at or before it; `share` sums to 1 over a target."""
+    """Tidy: a row for each target position and each position at or before it.
+
+    `share` sums to 1 over a target, or to 0 where no position counts, as in an untrained model.
+    """
     share_TS = attribution.scores_TS / attribution.scores_TS.sum(-1, keepdim=True).clamp_min(1e-12)
+    scores, shares, probabilities = (x.tolist() for x in (attribution.scores_TS, share_TS, attribution.probability_T))
     for t, target in enumerate(attribution.targets):
-        for s in range(t + 1):
-            yield {"target_position": t + 1, "target": target, "probability": float(attribution.probability_T[t]),
-                   "position": s, "character": attribution.prompt[s], "score": float(attribution.scores_TS[t, s]),
-                   "share": float(share_TS[t, s])}
+        for s, character in enumerate(attribution.prompt[: t + 1]):
+            yield {"target_position": t + 1, "target": target, "probability": probabilities[t],
+                   "position": s, "character": character, "score": scores[t][s], "share": shares[t][s]}
+
+
+def summarize(found: Sequence[Attribution]) -> dict[str, float]:
+    """Means over all targets: how far back the model looks (characters) and how evenly (entropy of shares, nats)."""
+    distance = entropy = count = 0.0
+    for attribution in found:
+        scores_TS = attribution.scores_TS.double()
+        share_TS = scores_TS / scores_TS.sum(-1, keepdim=True).clamp_min(1e-12)
+        position_T = torch.arange(len(share_TS), dtype=torch.float64)
+        distance += float((share_TS * (position_T[:, None] - position_T).clamp_min(0)).sum())
+        entropy += float(torch.special.entr(share_TS).sum())
+        count += len(share_TS)
+    return {"mean_distance_characters": distance / max(1, count), "entropy_nats": entropy / max(1, count)}

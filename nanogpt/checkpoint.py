@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import hashlib
-import os
-import tempfile
+import json
+import secrets
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -20,7 +21,7 @@ from nanogpt.corpus import Vocabulary
 from nanogpt.model import GPT
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Checkpoint:
     """Weights on the CPU, the shape that they fit, the vocabulary, and where in which training they stood."""
 
@@ -28,8 +29,8 @@ class Checkpoint:
     step: int
     model_config: ModelConfig
     vocabulary: Vocabulary
-    weights: Mapping[str, Tensor]
-    character_counts_V: Tensor            # of the training text: what the model has seen
+    weights: Mapping[str, Tensor] = field(repr=False)
+    character_counts_V: Tensor = field(repr=False)    # of the training text: what the model has seen
     notes: Mapping[str, Any] = field(default_factory=dict)   # plain values: seed, preset, corpus SHA-256, parent …
 
     @property
@@ -43,11 +44,12 @@ class Checkpoint:
 
     @cached_property
     def sha256(self) -> str:
-        """Of the weights and the vocabulary: two checkpoints with the same digest predict the same."""
-        digest = hashlib.sha256(self.vocabulary.characters.encode())
-        for name, tensor in sorted(self.weights.items()):
-            digest.update(name.encode())
-            digest.update(tensor.contiguous().numpy().tobytes())
+        """Of shape, vocabulary, weights and character counts: the same digest means the same evaluation on any text."""
+        head = [asdict(self.model_config), self.vocabulary.characters]
+        digest = hashlib.sha256(json.dumps(head, sort_keys=True).encode())
+        for name, tensor in sorted({**self.weights, "character_counts": self.character_counts_V}.items()):
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(bytes_of(tensor))
         return digest.hexdigest()
 
     def build(self, device: torch.device | str = "cpu") -> GPT:
@@ -67,6 +69,12 @@ class Checkpoint:
                 "notes": dict(self.notes), "sha256": self.sha256}
 
 
+def bytes_of(tensor: Tensor) -> bytes:
+    """The numbers of a tensor on the CPU as they lie in memory (`.numpy()` would need numpy)."""
+    tensor = tensor.contiguous()
+    return ctypes.string_at(tensor.data_ptr(), tensor.nbytes)
+
+
 def weights_of(model: GPT) -> dict[str, Tensor]:
     """A copy of the weights on the CPU."""
     return {name: tensor.detach().to("cpu", copy=True) for name, tensor in model.state_dict().items()}
@@ -76,9 +84,7 @@ def weights_of(model: GPT) -> dict[str, Tensor]:
 def atomic_path(path: Path) -> Iterator[Path]:
     """A path beside `path` to write to; it becomes `path` when the block ends well and vanishes when it does not."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    temporary = Path(name)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
         yield temporary
         temporary.replace(path)
@@ -106,9 +112,11 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
             domain=stored["domain"], step=stored["step"], model_config=ModelConfig(**stored["config"]),
             vocabulary=Vocabulary("".join(stored["vocabulary"])), weights=stored["model"],
             character_counts_V=stored["character_counts"], notes=stored["notes"])
-    except Exception as error:  # torch.load raises many kinds on foreign bytes
-        raise ValueError(f"checkpoint must be a file written by save_checkpoint, got {str(path)!r} ({error})") from error
-    if checkpoint.sha256 != stored["sha256"]:
-        raise ValueError(f"checkpoint must have its recorded SHA-256 {stored['sha256'][:12]}…, got "
-                         f"{checkpoint.sha256[:12]}… in {str(path)!r}")
+        recorded, found = str(stored["sha256"]), checkpoint.sha256
+    except Exception as error:  # torch.load raises many kinds on foreign bytes, in many lines
+        raise ValueError(f"checkpoint must be a file written by save_checkpoint, got {str(path)!r} "
+                         f"({type(error).__name__})") from error
+    if found != recorded:
+        raise ValueError(f"checkpoint must have its recorded SHA-256 {recorded[:12]}…, got {found[:12]}… "
+                         f"in {str(path)!r}")
     return checkpoint

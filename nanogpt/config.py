@@ -6,6 +6,7 @@ made from these fields (`cli.py`), so their names are unique over all groups.
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, get_type_hints
 
@@ -25,6 +26,10 @@ def require_positive(config: object, *names: str) -> None:
     for name in names:
         value = getattr(config, name)
         require(value > 0, f"{name} must be > 0", value)
+
+
+STAGE_SHARES = {"early": 1 / 16, "mid": 1 / 4, "late": 3 / 4, "final": 1.0}
+"""Which share of a training each stage stands for; the checkpoint nearest to it carries the name."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +95,7 @@ class TrainConfig:
 class TransferConfig:
     """A few windows of a new domain and a few steps from a checkpoint."""
 
+    stages: str = knob("early,mid,late", "checkpoint stages that a study adapts, comma-separated")
     shots: int = knob(16, "training windows of block_size characters of the target domain")
     transfer_steps: int = knob(30, "optimizer steps of a transfer")
     transfer_batch_size: int = knob(8, "windows in a step of a transfer")
@@ -98,12 +104,19 @@ class TransferConfig:
     rate_high: float = knob(0.03, "largest learning rate that is tried (AdamW)")
     curve_points: int = knob(6, "validation losses along a transfer, after the one at step 0")
     curve_characters: int = knob(8192, "characters of validation text behind each of them")
+    storage: str = knob("mlruns/optuna.journal", "where Optuna studies live: a journal file, or a storage URL")
 
     def __post_init__(self) -> None:
         require_positive(self, "shots", "transfer_batch_size", "trials", "rate_low", "rate_high",
                          "curve_points", "curve_characters")
         require(self.transfer_steps >= 0, "transfer_steps must be >= 0", self.transfer_steps)
         require(self.rate_low <= self.rate_high, "rate_low must be <= rate_high", self.rate_low)
+        require(set(self.stage_names) <= set(STAGE_SHARES), f"stages must be among {', '.join(STAGE_SHARES)}",
+                self.stages)
+
+    @property
+    def stage_names(self) -> tuple[str, ...]:
+        return tuple(stage.strip() for stage in self.stages.split(",") if stage.strip())
 
 
 @dataclass(frozen=True)
@@ -113,12 +126,14 @@ class AnalysisConfig:
     eval_characters: int = knob(100_000, "test characters scored for each checkpoint and domain; 0: all")
     generate_characters: int = knob(200, "characters of each controlled generation")
     temperatures: str = knob("0.8", "temperatures of the controlled generations, comma-separated")
+    prompts: str = knob("", "file of prompts, one on each line; empty: from each domain's test text")
     top_characters: int = knob(5, "most probable characters listed at each position of a prompt")
 
     def __post_init__(self) -> None:
         require(self.eval_characters >= 0, "eval_characters must be >= 0", self.eval_characters)
         require_positive(self, "generate_characters", "top_characters")
-        require(all(t >= 0 for t in self.temperature_values), "temperatures must be >= 0", self.temperatures)
+        rule = all(0 <= t < math.inf for t in self.temperature_values)
+        require(rule, "temperatures must be >= 0 and finite", self.temperatures)
 
     @property
     def temperature_values(self) -> tuple[float, ...]:
@@ -143,7 +158,7 @@ class Config:
 
     def __post_init__(self) -> None:
         require(self.device in ("auto", "cpu", "cuda", "mps"), "device must be auto, cpu, cuda or mps", self.device)
-        require(self.seed >= 0, "seed must be >= 0", self.seed)
+        require(0 <= self.seed < 2**32, "seed must be in [0, 2**32)", self.seed)
 
     def flat(self) -> dict[str, Any]:
         """Every setting by its field name, without the groups."""
@@ -157,7 +172,7 @@ GROUPS: dict[str, type] = {"data": DataConfig, "model": ModelConfig, "train": Tr
 
 PRESETS: dict[str, dict[str, Any]] = {
     "smoke": {"n_layer": 2, "n_head": 2, "n_embd": 32, "block_size": 32, "max_steps": 60, "checkpoints": 4,
-              "log_every": 10, "shots": 4, "transfer_steps": 6, "trials": 2, "curve_points": 2,
+              "log_every": 10, "stages": "early,late", "shots": 4, "transfer_steps": 6, "trials": 2, "curve_points": 2,
               "curve_characters": 2048, "eval_characters": 4096, "generate_characters": 40},
     "quick": {},
     "standard": {"n_layer": 4, "n_embd": 128, "block_size": 128, "batch_size": 8, "max_steps": 5000,

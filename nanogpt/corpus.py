@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
@@ -68,12 +68,12 @@ class Vocabulary:
         return cls("".join(sorted(c for c, count in counts.items() if count >= min_count)))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Split:
     """A contiguous stretch of a text, as characters and as ids."""
 
-    text: str
-    ids_N: Tensor
+    text: str = field(repr=False)
+    ids_N: Tensor = field(repr=False)
     vocabulary: Vocabulary
 
     def __len__(self) -> int:
@@ -102,7 +102,7 @@ def make_split(text: str, vocabulary: Vocabulary) -> Split:
     return Split(text, vocabulary.encode(text), vocabulary)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Corpus:
     """A domain's text under a study's vocabulary."""
 
@@ -127,13 +127,15 @@ class Corpus:
     def row(self) -> dict[str, object]:
         """The row of the corpora table."""
         s = self.source
-        used = self.train.text + self.validation.text + self.test.text
+        splits = {name: getattr(self, name) for name in SPLITS}
+        used = "".join(split.text for split in splits.values())
+        unknown_N = torch.cat([split.ids_N == UNKNOWN for split in splits.values()])
         return {"domain": s.name, "source": s.source, "origin": s.origin, "licence": s.licence,
                 "raw_bytes": s.raw_bytes, "raw_sha256": s.raw_sha256, "bytes": s.n_bytes,
                 "characters": s.n_characters, "sha256": s.sha256,
                 "used_bytes": len(used.encode()), "used_sha256": hashlib.sha256(used.encode()).hexdigest(),
-                **{f"{name}_characters": len(getattr(self, name)) for name in SPLITS},
-                "unknown_share": float((make_split(used, self.vocabulary).ids_N == UNKNOWN).double().mean())}
+                **{f"{name}_characters": len(split) for name, split in splits.items()},
+                "unknown_share": float(unknown_N.double().mean())}
 
 
 def cut(text: str, shares: Sequence[float] = (0.9, 0.05)) -> tuple[str, str, str]:
@@ -152,7 +154,8 @@ def make_corpora(texts: Sequence[DomainText], config: DataConfig, block_size: in
                  vocabulary: Vocabulary | None = None) -> dict[str, Corpus]:
     """Corpora by name, in the order of `texts`, under one vocabulary: theirs, unless it is given.
 
-    ValueError where a domain is named twice or a text is too short: each split must hold block_size + 1 characters.
+    ValueError where a domain is named twice, a text is too short (each split must hold block_size + 1 characters) or
+    no character is frequent enough for the vocabulary.
     """
     names = [text.name for text in texts]
     require(len(set(names)) == len(names), "domains must differ in name", names)
@@ -164,6 +167,7 @@ def make_corpora(texts: Sequence[DomainText], config: DataConfig, block_size: in
                 f"{block_size} characters (a text of about {20 * block_size + 40} or more)", shortest)
     if vocabulary is None:
         vocabulary = Vocabulary.of((parts[0] for parts in cuts.values()), config.min_count)
+        require(len(vocabulary) > 1, "min_count must be reached by a character of the training texts", config.min_count)
     return {text.name: Corpus(text, *(make_split(part, vocabulary) for part in cuts[text.name])) for text in texts}
 
 
@@ -179,9 +183,9 @@ def exact_windows(split: Split, block_size: int, rows: int) -> Iterator[tuple[Te
     start = torch.tensor([split.vocabulary.start_id])
     inputs_N = torch.cat((start, targets_N[:-1])) if len(targets_N) else targets_N
     whole = len(targets_N) // block_size * block_size
-    pairs = zip(inputs_N[:whole].view(-1, block_size).split(rows),
-                targets_N[:whole].view(-1, block_size).split(rows), strict=True)
-    yield from pairs
+    if whole:
+        yield from zip(inputs_N[:whole].view(-1, block_size).split(rows),
+                       targets_N[:whole].view(-1, block_size).split(rows), strict=True)
     if whole < len(targets_N):
         yield inputs_N[None, whole:], targets_N[None, whole:]
 
@@ -189,8 +193,10 @@ def exact_windows(split: Split, block_size: int, rows: int) -> Iterator[tuple[Te
 def batch_offsets(n: int, block_size: int, batch_size: int, steps: int, seed: int) -> Tensor:
     """Where the windows of each step begin, (S, B): a function of its arguments alone, so a training can resume.
 
-    An epoch reads the n characters once, in windows of block_size that start at a random phase, shuffled.
+    An epoch reads the n > block_size characters once, in shuffled windows of block_size from a random phase on; what
+    does not fill a window at either end waits for an epoch with another phase.
     """
+    require(n > block_size, f"text must have more than block_size = {block_size} characters", n)
     generator = torch.Generator().manual_seed(seed)
     epochs: list[Tensor] = []
     missing = steps * batch_size

@@ -5,7 +5,7 @@ Shape suffixes: N scored characters, V characters of the vocabulary.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 
 import torch
 
@@ -24,8 +24,8 @@ class Evaluation:
 
     bits_per_byte: float          # headline: (prediction + escape bits) / UTF-8 bytes of the text
     nats_per_character: float     # mean loss, without escapes
-    seen_loss_nats: float         # mean loss over characters that the training text held
-    unseen_share: float           # share of characters that it did not hold
+    seen_loss_nats: float         # mean loss over the vocabulary's characters that the training text held
+    unseen_share: float           # share of all others: not in the vocabulary, or not in the training text
     unseen_loss_share: float      # their share of all bits
     entropy_nats: float           # mean entropy of the predictions
     confidence: float             # mean probability of the most probable character
@@ -39,7 +39,7 @@ class Evaluation:
 
     def row(self) -> dict[str, float]:
         """The numbers without the scores of the single characters."""
-        return {key: value for key, value in asdict(self).items() if key != "scores"}
+        return {item.name: getattr(self, item.name) for item in fields(self) if item.name != "scores"}
 
 
 @torch.inference_mode()
@@ -48,11 +48,13 @@ def read(model: GPT, split: Split) -> Scores:
     block_size, device, was_training = model.config.block_size, model.head.weight.device, model.training
     model.eval()
     parts = []
-    for inputs_BT, targets_BT in exact_windows(split, block_size, max(1, CHARACTERS_PER_BATCH // block_size)):
-        with precision(device):
-            logits_BTV = model(inputs_BT.to(device))
-        parts.append(score(logits_BTV.flatten(0, 1), targets_BT.flatten().to(device)))
-    model.train(was_training)
+    try:
+        for inputs_BT, targets_BT in exact_windows(split, block_size, max(1, CHARACTERS_PER_BATCH // block_size)):
+            with precision(device):
+                logits_BTV = model(inputs_BT.to(device))
+            parts.append(score(logits_BTV.flatten(0, 1), targets_BT.flatten().to(device)))
+    finally:
+        model.train(was_training)
     scores = concatenate(parts)
     return Scores(*(column.cpu() for column in scores))
 

@@ -5,6 +5,7 @@ Shape suffixes: B rows, T positions, V characters of the vocabulary.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -18,14 +19,17 @@ from nanogpt.model import GPT, LayerCache
 
 @dataclass(frozen=True)
 class Sampling:
-    """How the next character is chosen; temperature 0 is greedy, top_k 0 and top_p 1 cut nothing."""
+    """How the next character is chosen; temperature 0 is greedy, top_k 0 and top_p 1 cut nothing.
+
+    top_p keeps the fewest likeliest characters with that probability together, of all characters, at the temperature.
+    """
 
     temperature: float = 0.8
     top_k: int = 0
     top_p: float = 1.0
 
     def __post_init__(self) -> None:
-        require(self.temperature >= 0, "temperature must be >= 0", self.temperature)
+        require(0 <= self.temperature < math.inf, "temperature must be >= 0 and finite", self.temperature)
         require(self.top_k >= 0, "top_k must be >= 0", self.top_k)
         require(0 < self.top_p <= 1, "top_p must be in (0, 1]", self.top_p)
 
@@ -42,14 +46,16 @@ def context_start(length: int, block_size: int) -> int:
 
 def choose(logits_BV: Tensor, uniform_B: Tensor, sampling: Sampling) -> Tensor:
     """Ids (B,) by inverting the cumulative distribution at `uniform_B`; `<unk>` is never chosen."""
-    logits_BV = logits_BV.float()
+    logits_BV = logits_BV.float().clone()
     logits_BV[:, UNKNOWN] = -torch.inf
     if sampling.temperature == 0:
         return logits_BV.argmax(-1)
-    p_BV, order_BV = (logits_BV / sampling.temperature).softmax(-1).sort(dim=-1, descending=True)
+    below_best_BV = logits_BV - logits_BV.amax(-1, keepdim=True)
+    p_BV, order_BV = (below_best_BV / sampling.temperature).softmax(-1).sort(dim=-1, descending=True, stable=True)
+    if sampling.top_p < 1:
+        p_BV[p_BV.cumsum(-1) - p_BV >= sampling.top_p] = 0
     if sampling.top_k:
         p_BV[:, sampling.top_k:] = 0
-    p_BV[p_BV.cumsum(-1) - p_BV >= sampling.top_p] = 0
     cumulative_BV = p_BV.cumsum(-1)
     rank_B = (cumulative_BV <= uniform_B[:, None] * cumulative_BV[:, -1:]).sum(-1)
     last_B = (p_BV > 0).sum(-1) - 1
@@ -63,41 +69,45 @@ class Writer:
         self.model, self.texts = model, [list(text) for text in texts]
         self.device = model.head.weight.device
         self.cache = model.empty_cache(len(texts))
-        self.filled = [0] * len(texts)     # cached positions of each row; 0: its context begins anew
+        self.cached = [0] * len(texts)     # characters of each row's context that the cache holds
 
     def logits(self) -> Tensor:
-        """Of the next character of each text, (B, V). Rows that begin anew are read in groups of equal length."""
-        block_size = self.model.config.block_size
-        starts = [context_start(len(text), block_size) for text in self.texts]
-        groups: dict[int, list[int]] = {}
-        for row, (text, start) in enumerate(zip(self.texts, starts, strict=True)):
-            if len(text) - start != self.filled[row] + 1:
-                self.filled[row] = 0
-            groups.setdefault(len(text) - start - self.filled[row] if not self.filled[row] else 1, []).append(row)
-        parts = {row: logits_V for length, rows in groups.items()
-                 for row, logits_V in zip(rows, self.read(rows, length), strict=True)}
-        return torch.stack([parts[row] for row in range(len(self.texts))])
+        """Of the next character of each text, (B, V).
 
-    def read(self, rows: list[int], length: int) -> Tensor:
-        """Logits after reading the last `length` characters of each of `rows` into the cache."""
-        ids_BT = torch.tensor([self.texts[row][-length:] for row in rows], device=self.device)
-        begins_B = torch.tensor([self.filled[row] for row in rows], device=self.device)
-        positions_BT = begins_B[:, None] + torch.arange(length, device=self.device)
-        every = len(rows) == len(self.texts)
-        part = self.cache if every else [take_rows(layer, rows) for layer in self.cache]
-        for layer in part if length > 1 else ():
-            layer.last_B1C = torch.zeros_like(layer.last_B1C)
-        logits_BV = self.model.step(ids_BT, part, positions_BT)
-        for row in rows:
-            self.filled[row] += length
-        if not every:
-            for layer, piece in zip(self.cache, part, strict=True):
-                put_rows(layer, rows, piece)
+        Rows that go on are read in one batch, by their last character; rows whose context begins or moves on are
+        read anew, in groups of equal length. So a row does not wait for others, and no other row's cache is copied.
+        """
+        lengths = [len(text) - context_start(len(text), self.model.config.block_size) for text in self.texts]
+        anew: dict[int, list[int]] = {}
+        for row, length in enumerate(lengths):
+            if length == 1 or length != self.cached[row] + 1:
+                anew.setdefault(length, []).append(row)
+        some_go_on = sum(map(len, anew.values())) < len(lengths)
+        empty_BV = self.model.head.weight.new_empty(len(lengths), self.model.vocab_size)
+        logits_BV = self.read_last(lengths) if some_go_on else empty_BV
+        for length, rows in anew.items():
+            logits_BV[rows] = self.read_anew(rows, length)
+        self.cached = lengths
         return logits_BV
 
+    def read_last(self, lengths: list[int]) -> Tensor:
+        """Logits after the last character of every row; meaningless in rows that are then read anew."""
+        ids_B1 = torch.tensor([text[-1:] for text in self.texts], device=self.device)
+        positions_B1 = torch.tensor(lengths, device=self.device)[:, None] - 1
+        return self.model.step(ids_B1, self.cache, positions_B1)
 
-def take_rows(layer: LayerCache, rows: list[int]) -> LayerCache:
-    return LayerCache(layer.keys_BHTD[rows], layer.values_BHTD[rows], layer.last_B1C[rows])
+    def read_anew(self, rows: list[int], length: int) -> Tensor:
+        """Logits after the last `length` characters of each of `rows`, which replace what the cache held of them."""
+        ids_BT = torch.tensor([self.texts[row][-length:] for row in rows], device=self.device)
+        positions_BT = torch.arange(length, device=self.device).expand(len(rows), -1)
+        fresh = self.model.empty_cache(len(rows))
+        logits_BV = self.model.step(ids_BT, fresh, positions_BT)
+        if len(rows) == len(self.texts):
+            self.cache = fresh
+        else:
+            for layer, piece in zip(self.cache, fresh, strict=True):
+                put_rows(layer, rows, piece)
+        return logits_BV
 
 
 def put_rows(layer: LayerCache, rows: list[int], piece: LayerCache) -> None:

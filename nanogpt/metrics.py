@@ -53,6 +53,6 @@ def calibration_error(confidence_N: Tensor, correct_N: Tensor, bins: int = 15) -
     Equal-width bins, closed on the right: bin k holds confidences in (k / bins, (k + 1) / bins].
     """
     index_N = (confidence_N.double() * bins).ceil().long().clamp(1, bins) - 1
-    gap = torch.zeros(bins, dtype=torch.float64)
+    gap = torch.zeros(bins, dtype=torch.float64, device=confidence_N.device)
     gap.index_add_(0, index_N, confidence_N.double() - correct_N.double())
     return float(gap.abs().sum()) / max(1, len(confidence_N))

@@ -1,0 +1,26 @@
+"""Confidence and attribution of models on prompts."""
+
+from __future__ import annotations
+
+import click
+
+from nanogpt import cli, inputs, pipeline
+from nanogpt.config import Config
+
+
+@cli.command("data", "analysis")
+@click.option("--models", required=True, help=inputs.URI_HELP + "; comma-separated")
+def analyze(config: Config, models: str) -> None:
+    """Confidence and attribution of models on prompts: tables, CSV and figures."""
+    sources = inputs.load_sources(models)
+    config = inputs.shaped(config, sources[0])
+    corpora = {} if config.analysis.prompts else inputs.corpora_for(
+        sources[0].checkpoint, inputs.read_texts(config), config)
+    tables = inputs.Tables()
+    prompts = inputs.read_prompts(config, corpora)
+    pipeline.analyze(sources, prompts, config, tables, drawn=[prompt for _, prompt in prompts])
+    click.echo(f"{len(tables.rows['attribution'])} attribution rows in tables/attribution.csv of the run")
+
+
+if __name__ == "__main__":
+    analyze()

@@ -1,0 +1,26 @@
+"""Train a GPT on one domain; its checkpoints are logged and registered as nanogpt-<domain>."""
+
+from __future__ import annotations
+
+import click
+
+from nanogpt import cli, inputs, pipeline
+from nanogpt.config import Config
+from nanogpt.domains import domain_name
+
+
+@cli.command("data", "model", "train", "analysis")
+@click.option("--domain", default="shakespeare", show_default=True, help="a domain, or name=path of a UTF-8 file")
+def train(config: Config, domain: str) -> None:
+    """Train a GPT on one domain.
+
+    The vocabulary is that of --domains and this one together, so that the model can be compared with theirs.
+    """
+    corpus = inputs.study_corpora(config, domain)[domain_name(domain)]
+    tables = inputs.Tables()
+    kept = pipeline.train_domain(corpus, config, tables)
+    click.echo(f"registered {len(kept)} checkpoints: models:/nanogpt-{corpus.name}@final")
+
+
+if __name__ == "__main__":
+    train()

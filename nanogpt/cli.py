@@ -1,0 +1,77 @@
+"""A dataclass as click options; a `ValueError` as a usage error."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import sys
+from collections.abc import Callable
+from dataclasses import fields
+from typing import Any
+
+import click
+
+from nanogpt.config import GROUPS, PRESETS, Config, make_config, settings
+
+Function = Callable[..., Any]
+
+
+def command(*groups: str) -> Callable[[Function], click.Command]:
+    """A click command that is handed `config: Config`, with an option for each field of the named groups.
+
+    An option that is left out, or empty, takes the preset's value. Underscores and hyphens are the same. What a
+    user can cause is raised as `ValueError` and ends as one line on stderr with exit code 2.
+    """
+    owners = (Config, *(GROUPS[group] for group in groups))
+    names = [item.name for owner in owners for item in fields(owner) if "help" in item.metadata]
+
+    def decorate(function: Function) -> click.Command:
+        @functools.wraps(function)
+        def run(**values: Any) -> None:
+            show_progress()
+            changes = {name: values.pop(name) for name in names}
+            try:
+                config = make_config(values.pop("preset"), **{k: v for k, v in changes.items() if v is not None})
+                function(config=config, **values)
+            except ValueError as error:
+                if type(error) is not ValueError:  # a library's own kind is a fault of ours: show where
+                    raise
+                raise BadInput(str(error)) from error
+
+        for name in reversed(names):
+            run = field_option(name)(run)
+        preset = click.option("--preset", default="quick", show_default=True, help=f"one of {', '.join(PRESETS)}")
+        context = {"token_normalize_func": lambda token: token.replace("_", "-"), "max_content_width": 110}
+        return click.command(context_settings=context)(preset(run))
+
+    return decorate
+
+
+class BadInput(click.ClickException):
+    """One line on stderr, exit code 2."""
+
+    exit_code = 2
+
+
+def field_option(name: str) -> Callable[[Function], Function]:
+    kind, default, text = settings()[name]
+    return click.option(f"--{name.replace('_', '-')}", name, type=Typed(kind), metavar=kind.__name__.upper(),
+                        help=f"{text}  [quick: {PRESETS['quick'].get(name, default)}]")
+
+
+class Typed(click.ParamType):
+    """A value of a field; an empty string stands for an option that is left out."""
+
+    def __init__(self, kind: type) -> None:
+        self.inner, self.name = click.types.convert_type(kind), kind.__name__
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return None if value == "" else self.inner.convert(value, param, ctx)
+
+
+def show_progress() -> None:
+    """What the package logs goes to stderr, line by line."""
+    logger = logging.getLogger("nanogpt")
+    logger.handlers = [logging.StreamHandler(sys.stderr)]
+    logger.setLevel(logging.INFO)
+    logger.propagate = False

@@ -1,0 +1,112 @@
+"""What the phases of a study take and fill: texts, models, prompts, and tables of rows."""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pandas as pd
+
+from nanogpt import registry, study
+from nanogpt.checkpoint import Checkpoint
+from nanogpt.config import Config, require
+from nanogpt.corpus import Corpus, Vocabulary, make_corpora
+from nanogpt.domains import DomainText, domain_name, load_domain
+from nanogpt.study import Row
+
+log = logging.getLogger("nanogpt")
+
+URI_HELP = "models:/nanogpt-math@late, runs:/…/checkpoints/final.pt or the path of a .pt file"
+
+
+@dataclass(frozen=True)
+class Source:
+    """A checkpoint that is studied: what tables call it, and where it is kept."""
+
+    checkpoint: Checkpoint
+    stage: str = ""                # early, mid, late, final, scratch or ""
+    uri: str = ""
+    model_id: str | None = None    # MLflow's id of the logged model, for its metrics
+
+    @property
+    def row(self) -> Row:
+        return {"source": self.checkpoint.domain, "step": self.checkpoint.step, "stage": self.stage}
+
+
+@dataclass
+class Tables:
+    """Rows by table, as they come; frames when they are asked for."""
+
+    rows: defaultdict[str, list[Row]] = field(default_factory=lambda: defaultdict(list))
+
+    def add(self, name: str, rows: Iterable[Row]) -> None:
+        self.rows[name].extend(rows)
+
+    def frame(self, name: str) -> pd.DataFrame:
+        return pd.DataFrame(self.rows[name])
+
+    def frames(self) -> dict[str, pd.DataFrame]:
+        return {name: self.frame(name) for name in self.rows}
+
+
+def read_texts(config: Config, *more: str) -> list[DomainText]:
+    """The texts of the study's domains and of `more` specs; a later spec replaces an earlier one of its name."""
+    cache = Path(config.data.cache) if config.data.cache else None
+    texts: dict[str, DomainText] = {}
+    for spec in (*config.data.domain_specs, *more):
+        text = load_domain(spec, config.data.corpora, cache)
+        texts[text.name] = text
+    return list(texts.values())
+
+
+def study_corpora(config: Config, *more: str) -> dict[str, Corpus]:
+    return make_corpora(read_texts(config, *more), config.data, config.model.block_size)
+
+
+def corpora_for(checkpoint: Checkpoint, texts: Sequence[DomainText], config: Config) -> dict[str, Corpus]:
+    """The texts in a model's own vocabulary."""
+    return make_corpora(texts, config.data, checkpoint.model_config.block_size, checkpoint.vocabulary)
+
+
+def load_sources(uris: str) -> list[Source]:
+    """The models of a comma-separated list of URIs. ValueError where one is missing or their vocabularies differ."""
+    found = [Source(registry.load(uri), stage=uri.rpartition("@")[2] if "@" in uri else "", uri=uri)
+             for uri in (part.strip() for part in uris.split(",")) if uri]
+    require(bool(found), "models must name at least one model", uris)
+    vocabularies = {source.checkpoint.vocabulary.sha256[:12] for source in found}
+    require(len(vocabularies) == 1, "models must share one vocabulary", sorted(vocabularies))
+    return found
+
+
+def read_prompts(config: Config, corpora: Mapping[str, Corpus]) -> list[tuple[str, str]]:
+    """(domain, prompt) of the user's file, else of the corpora. ValueError for a missing or empty file."""
+    if not config.analysis.prompts:
+        return study.prompts_of(corpora)
+    path = Path(config.analysis.prompts)
+    require(path.is_file(), "prompts must be an existing file", str(path))
+    prompts = [("prompts", line) for line in path.read_text("utf-8").splitlines() if line.strip()]
+    require(bool(prompts), "prompts must have at least one line that is not empty", str(path))
+    return prompts
+
+
+def warn_of_unknown(vocabulary: Vocabulary, prompts: Iterable[str]) -> None:
+    """Say which characters of the prompts the model reads as <unk>."""
+    if unknown := vocabulary.unknown_in("".join(prompts)):
+        log.warning("the model does not know these characters and reads each as <unk>: %s",
+                    " ".join(f"{c!r}" for c in unknown))
+
+
+def shaped(config: Config, source: Source) -> Config:
+    """The configuration with the shape that the loaded model has."""
+    return replace(config, model=source.checkpoint.model_config)
+
+
+def transfer_inputs(config: Config, uri: str, spec: str) -> tuple[Source, Corpus, Corpus | None, Config]:
+    """Source model, target corpus, the source's own corpus where it is a known domain, and the fitting config."""
+    (source,) = load_sources(uri)
+    config = shaped(config, source)
+    corpora = corpora_for(source.checkpoint, read_texts(config, spec), config)
+    return source, corpora[domain_name(spec)], corpora.get(source.checkpoint.domain), config

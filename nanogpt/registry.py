@@ -1,0 +1,100 @@
+"""Checkpoints as registered versions, and back."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import mlflow
+from mlflow.exceptions import MlflowException
+
+from nanogpt import serving
+from nanogpt.checkpoint import Checkpoint, load_checkpoint
+
+PACKAGES = ("torch", "mlflow", "pandas", "numpy")
+
+
+@dataclass(frozen=True)
+class Version:
+    """A registered checkpoint."""
+
+    name: str
+    version: str
+    model_id: str
+
+    @property
+    def uri(self) -> str:
+        return f"models:/{self.name}/{self.version}"
+
+
+def model_name(domain: str) -> str:
+    return f"nanogpt-{domain}"
+
+
+def log_model(checkpoint: Checkpoint, path: Path, tags: Mapping[str, Any]) -> str:
+    """Log the checkpoint file at `path` as a model of the active run; returns the id of the logged model."""
+    with warnings.catch_warnings(record=True):  # MLflow asks for an input example; the signature says it all
+        info = mlflow.pyfunc.log_model(
+            name=f"{checkpoint.domain}-{path.stem}", python_model=serving.__file__,
+            artifacts={serving.CHECKPOINT: str(path)}, signature=serving.SIGNATURE, step=checkpoint.step,
+            pip_requirements=[f"{package}=={version(package)}" for package in PACKAGES],
+            tags={name: str(value) for name, value in tags.items()})
+    return str(info.model_id)
+
+
+def register(checkpoint: Checkpoint, model_id: str, run_id: str, tags: Mapping[str, Any]) -> Version:
+    """Register a logged model under its domain, once: identical weights keep the version that they have."""
+    name, client = model_name(checkpoint.domain), mlflow.MlflowClient()
+    same = {"sha256": checkpoint.sha256, "step": str(checkpoint.step)}
+    found = [v for v in versions(name) if same.items() <= v.tags.items()]
+    if found:
+        return Version(name, str(found[0].version), model_id)
+    if not client.search_registered_models(f"name = '{name}'"):
+        client.create_registered_model(name, tags={"domain": checkpoint.domain})
+    made = client.create_model_version(
+        name, source=f"models:/{model_id}", model_id=model_id, run_id=run_id,
+        tags={"domain": checkpoint.domain} | same | {tag: str(value) for tag, value in tags.items()})
+    return Version(name, str(made.version), model_id)
+
+
+def versions(name: str) -> Sequence[Any]:
+    """All versions of a registered model; none where there is no such model."""
+    return list(mlflow.MlflowClient().search_model_versions(f"name = '{name}'"))
+
+
+def set_alias(uri: str, alias: str) -> None:
+    """Point an alias at the version `models:/<name>/<version>`."""
+    _, name, number = uri.split("/")
+    mlflow.MlflowClient().set_registered_model_alias(name, alias, number)
+
+
+def load(uri: str) -> Checkpoint:
+    """The checkpoint behind `models:/nanogpt-math@late`, `models:/…/3`, `runs:/<id>/checkpoints/final.pt` or a path.
+
+    ValueError where there is none.
+    """
+    if not uri.startswith(("models:/", "runs:/")):
+        return load_checkpoint(uri)
+    try:
+        local = Path(mlflow.artifacts.download_artifacts(uri))
+    except (MlflowException, OSError) as error:
+        raise ValueError(f"model must exist in the registry or a run, got {uri!r} ({known_models()})") from error
+    files = [local] if local.is_file() else sorted(local.rglob("*.pt"))
+    if len(files) != 1:
+        raise ValueError(f"model must hold one checkpoint, got {len(files)} in {uri!r}")
+    return load_checkpoint(files[0])
+
+
+def known_models() -> str:
+    """What a mistyped name may have meant."""
+    try:
+        found = mlflow.MlflowClient().search_registered_models(max_results=20)
+    except MlflowException as error:
+        return str(error).splitlines()[0]
+    if not found:
+        return "nothing is registered here yet"
+    return "registered: " + ", ".join(f"{m.name} @ {', '.join(sorted(m.aliases)) or 'no alias'}" for m in found)

