@@ -1,7 +1,7 @@
 """Tidy rows in, `Figure` out: every picture of a study, drawn without pyplot and its global state.
 
-Nothing is computed here beyond selecting, sorting and pivoting. A domain has one colour and one marker in every
-picture; `domains` gives their order where a frame holds only some of them. An empty frame gives a figure that says so.
+Nothing is computed beyond selecting and pivoting. A domain has one colour and marker everywhere; `domains` gives
+their order where a frame holds only some. An empty frame gives a figure that says so.
 """
 
 from __future__ import annotations
@@ -10,12 +10,13 @@ import functools
 import io
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Literal, ParamSpec
+from typing import Any, ParamSpec
 
 import numpy as np
 import pandas as pd
-from matplotlib import colormaps, ticker
+from matplotlib import ticker
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize, PowerNorm
@@ -24,21 +25,21 @@ from matplotlib.image import imsave
 from matplotlib.lines import Line2D
 
 from nanogpt import looks
-from nanogpt.looks import STAGES, Look, visible
+from nanogpt.looks import STAGES, Look
 
-INK, SMALL = "#222222", 8
+INK, SMALL, DARK = "#222222", 8, 0.55     # DARK: where on a colour map white letters read better
 P = ParamSpec("P")
-domain_colors = looks.domain_colors
+Panels = tuple[Figure, list[Axes]]
+domain_colors, visible = looks.domain_colors, looks.visible
 
 
 def png(figure: Figure, dpi: int = 144) -> bytes:
     """The figure as PNG, drawn once (`savefig` draws twice). Characters that the font lacks become boxes."""
     figure.set_dpi(dpi)
-    stream = io.BytesIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         pixels, (width, height) = FigureCanvasAgg(figure).print_to_buffer()  # type: ignore[no-untyped-call]
-    imsave(stream, np.frombuffer(pixels, np.uint8).reshape(height, width, 4), format="png", dpi=dpi)
+    imsave(stream := io.BytesIO(), np.frombuffer(pixels, np.uint8).reshape(height, width, 4), format="png", dpi=dpi)
     return stream.getvalue()
 
 
@@ -50,17 +51,12 @@ def no_data() -> Figure:
 
 
 def _or_no_data(draw: Callable[P, Figure]) -> Callable[P, Figure]:
-    """`draw`, or `no_data` where its first argument, a frame, is empty."""
-    @functools.wraps(draw)
-    def drawn(*args: P.args, **kwargs: P.kwargs) -> Figure:
-        frames = [value for value in (*args, *kwargs.values()) if isinstance(value, pd.DataFrame)]
-        return no_data() if any(frame.empty for frame in frames) else draw(*args, **kwargs)
-
-    return drawn
+    """`draw`, or `no_data` where its frame, the first positional argument, is empty."""
+    return functools.wraps(draw)(lambda *args, **named: no_data() if args[0].empty else draw(*args, **named))
 
 
 @_or_no_data
-def training_curves(training: pd.DataFrame, domains: Sequence[str] = ()) -> Figure:
+def training_curves(training: pd.DataFrame, /, domains: Sequence[str] = ()) -> Figure:
     """Training and validation loss in nats per character, and validation bits per byte, over the steps."""
     styles = looks.domain_looks(training, domains, "domain")
     figure, (loss, bits) = _panels(1, 2, (4.6, 3.3))
@@ -76,20 +72,17 @@ def training_curves(training: pd.DataFrame, domains: Sequence[str] = ()) -> Figu
 
 
 @_or_no_data
-def zero_shot_matrix(zero_shot: pd.DataFrame, domains: Sequence[str] = ()) -> Figure:
+def zero_shot_matrix(zero_shot: pd.DataFrame, /, domains: Sequence[str] = ()) -> Figure:
     """Bits per byte of each model (row) on each domain's test text (column), early to final; the best is bold."""
-    order = list(looks.domain_looks(zero_shot, domains, "source", "target"))
-    tables = looks.stage_tables(zero_shot, order)
+    tables = looks.stage_tables(zero_shot, domains)
     shown = pd.concat(tables.values())
     norm = Normalize(float(shown.min().min()), float(shown.max().max()))
-    columns, size = min(len(tables), 2 if len(order) > 4 else 4), 0.5 * max(len(order), 3) + 0.9
+    columns, size = min(len(tables), 2 if len(shown.columns) > 4 else 4), 0.5 * max(len(shown.columns), 3) + 0.9
     figure, panels = _panels(-(-len(tables) // columns), columns, (size, size), count=len(tables))
     for axes, (title, table) in zip(panels, tables.items(), strict=True):
         _heat(axes, table, norm, "YlGnBu")
         for (i, j), value in np.ndenumerate(table.to_numpy(float)):
-            axes.text(j, i, f"{value:.2f}" if value == value else "–", ha="center", va="center", fontsize=9,
-                      color=_contrast(norm(value), "YlGnBu"), in_layout=False,
-                      fontweight="bold" if value == table.iloc[:, j].min() else "normal")
+            _write(axes, (j, i), f"{value:.2f}", norm(value), bold=value == table.iloc[:, j].min())
         axes.set_xticks(range(table.shape[1]), list(table.columns), rotation=35, ha="right", rotation_mode="anchor")
         axes.set_yticks(range(table.shape[0]), list(table.index))
         _name(axes, title, "text", "model")
@@ -98,12 +91,10 @@ def zero_shot_matrix(zero_shot: pd.DataFrame, domains: Sequence[str] = ()) -> Fi
 
 
 @_or_no_data
-def zero_shot_curves(zero_shot: pd.DataFrame, domains: Sequence[str] = ()) -> Figure:
+def zero_shot_curves(zero_shot: pd.DataFrame, /, domains: Sequence[str] = ()) -> Figure:
     """Bits per byte on every domain's test text over the steps; one panel for each model."""
-    styles = looks.domain_looks(zero_shot, domains, "source", "target")
-    groups = looks.groups_of(zero_shot.sort_values("step"), "source", styles)
-    columns = min(3, len(groups))
-    figure, panels = _panels(-(-len(groups) // columns), columns, (3.4, 2.9), count=len(groups), sharey=True)
+    styles, groups = looks.by_source(zero_shot.sort_values("step"), domains)
+    figure, panels = _panels(-(-len(groups) // 3), min(3, len(groups)), (3.4, 2.9), count=len(groups), sharey=True)
     for axes, (source, rows) in zip(panels, groups.items(), strict=True):
         for target, line in rows.groupby("target", sort=False):
             _line(axes, line, "step", "bits_per_byte", styles[str(target)])
@@ -114,10 +105,9 @@ def zero_shot_curves(zero_shot: pd.DataFrame, domains: Sequence[str] = ()) -> Fi
 
 
 @_or_no_data
-def confidence_curves(zero_shot: pd.DataFrame, domains: Sequence[str] = ()) -> Figure:
+def confidence_curves(zero_shot: pd.DataFrame, /, domains: Sequence[str] = ()) -> Figure:
     """Entropy (left), confidence and accuracy (right) over the steps; a row for each model, a line for each text."""
-    styles = looks.domain_looks(zero_shot, domains, "source", "target")
-    groups = looks.groups_of(zero_shot.sort_values("step"), "source", styles)
+    styles, groups = looks.by_source(zero_shot.sort_values("step"), domains)
     figure, panels = _panels(len(groups), 2, (4.6, 2.4), sharey="col")
     for (source, rows), entropy, sure in zip(groups.items(), panels[::2], panels[1::2], strict=True):
         for target, line in rows.groupby("target", sort=False):
@@ -125,10 +115,9 @@ def confidence_curves(zero_shot: pd.DataFrame, domains: Sequence[str] = ()) -> F
             _line(entropy, line, "step", "entropy_nats", look)
             _line(sure, line, "step", "confidence", look)
             _line(sure, line, "step", "accuracy", Look(look.color, "", ":"))
-        _step_axis(entropy, rows["step"])
-        _step_axis(sure, rows["step"])
-        _name(entropy, f"model: {source}", "training step", "entropy, nats")
-        _name(sure, f"model: {source}", "training step", "share")
+        for axes, what in ((entropy, "entropy, nats"), (sure, "share")):
+            _step_axis(axes, rows["step"])
+            _name(axes, f"model: {source}", "training step", what)
     _legend(figure, styles | {"confidence": Look(INK, ""), "accuracy": Look(INK, "", ":")}, "text")
     return figure
 
@@ -157,18 +146,18 @@ def _pair_figure(frame: pd.DataFrame, x: str, label: str, star: bool) -> Figure:
             if star:
                 _line(axes, line.nsmallest(1, bits), x, bits, Look(STAGES[stage], "*"), markersize=13)
         if star:
-            _rate_axis(axes, "x")
+            axes.set_xscale("log")
+            _plain_ticks(axes.xaxis, ticker.LogLocator(subs=(1, 2, 5)))
         _name(axes, pair, label, "bits per byte")
     _legend(figure, {stage: looks.stage_look(stage) for stage in looks.groups_of(frame, "stage", STAGES)}, "from")
     return figure
 
 
 @_or_no_data
-def transfer_summary(transfers: pd.DataFrame, domains: Sequence[str] = ()) -> Figure:
-    """A row for each source, against the stage: the tuned rate, test bits per byte of the target before (hollow) and
-    after (filled), and the same of the source's own text."""
-    styles, chosen = looks.domain_looks(transfers, domains, "source", "target"), looks.most_shots(transfers)
-    groups, stages = looks.groups_of(chosen, "source", styles), list(looks.groups_of(chosen, "stage", STAGES))
+def transfer_summary(transfers: pd.DataFrame, /, domains: Sequence[str] = ()) -> Figure:
+    """By stage: the tuned rate; test bits per byte before (hollow) and after, on the target and on the source."""
+    styles, groups = looks.by_source(looks.most_shots(transfers), domains)
+    stages = list(looks.groups_of(transfers, "stage", STAGES))
     figure, panels = _panels(len(groups), 3, (3.2, 2.5), sharey="col")
     for i, (source, rows) in enumerate(groups.items()):
         rate, there, home = panels[3 * i:3 * i + 3]
@@ -180,7 +169,8 @@ def transfer_summary(transfers: pd.DataFrame, domains: Sequence[str] = ()) -> Fi
                 known = line if axes is there else line.drop("scratch", errors="ignore")
                 _by_stage(axes, known[before], look._replace(dashes=":", fill="none"))
                 _by_stage(axes, known[after], look)
-        _rate_axis(rate, "y")
+        rate.set_yscale("log")
+        _plain_ticks(rate.yaxis, ticker.LogLocator(subs=(1, 2, 5)))
         for axes, what, unit in ((rate, "tuned rate", "learning rate"), (there, "the target's text", "bits per byte"),
                                  (home, "its own text", "bits per byte")):
             _name(axes, f"from {source}: {what}", "", unit)
@@ -189,18 +179,12 @@ def transfer_summary(transfers: pd.DataFrame, domains: Sequence[str] = ()) -> Fi
 
 
 def attribution_map(attribution: pd.DataFrame, prompt: str) -> Figure:
-    """How much each character of `prompt` counts for what follows it: a panel for each domain, a row for each step.
-
-    Beside a row stands the character that was predicted, with its probability.
-    """
+    """How much each character counts for what follows `prompt`; beside each step, what was predicted."""
     return _prompt_figure(looks.last_predictions(attribution, prompt), "share", "share of the gradient norm", prompt)
 
 
 def top_character_map(top: pd.DataFrame, prompt: str) -> Figure:
-    """Entropy of the prediction after each character of `prompt`: a panel for each model, a row for each step.
-
-    In a cell stands the most probable next character, bold where it is the one that follows.
-    """
+    """Entropy after each character of `prompt`; in the cell the likeliest next one, bold where it does follow."""
     rows = top.query("prompt == @prompt and rank == 1") if len(top) else top
     return _prompt_figure(rows.assign(end=rows.get("step")), "entropy_nats", "entropy, nats", prompt)
 
@@ -208,18 +192,15 @@ def top_character_map(top: pd.DataFrame, prompt: str) -> Figure:
 def attribution_triangle(attribution: pd.DataFrame, prompt: str, step: int) -> Figure:
     """At one step, how much each character (column) counts for the prediction of each later one (row), by domain."""
     found = attribution.query("prompt == @prompt and step == @step") if len(attribution) else attribution
-    return _triangles(found, prompt, step)
-
-
-@_or_no_data
-def _triangles(found: pd.DataFrame, prompt: str, step: int) -> Figure:
+    if found.empty:
+        return no_data()
     groups, norm = looks.groups_of(found, "domain", found["domain"].unique()), PowerNorm(0.5, 0, 1)
     size, columns = max(2.6, 0.115 * len(prompt) + 1), min(3, len(groups))
     figure, panels = _panels(-(-len(groups) // columns), columns, (size, size + 0.2), count=len(groups))
     for axes, (domain, rows) in zip(panels, groups.items(), strict=True):
         _heat(axes, looks.pivot(rows, "target_position", "position", "share"), norm, "Blues")
         _letters(axes.set_xticks, prompt)
-        _letters(axes.set_yticks, rows.drop_duplicates("target_position").sort_values("target_position")["target"])
+        _letters(axes.set_yticks, [*rows.drop_duplicates("target_position").sort_values("target_position")["target"]])
         _name(axes, f"{domain}, step {step:,}", "character that was read", "character that was predicted")
     _color_bar(figure, panels, norm, "Blues", "share of the gradient norm")
     return figure
@@ -234,22 +215,19 @@ def _prompt_figure(rows: pd.DataFrame, value: str, label: str, prompt: str) -> F
     for axes, (source, part) in zip(panels, groups.items(), strict=True):
         table = looks.pivot(part, "step", "position", value)
         _heat(axes, table, norm, "Blues")
-        ends = part.drop_duplicates("step").sort_values("step")["end"]
-        axes.set_yticks(range(len(ends)), list(ends), parse_math=False)
+        axes.set_yticks(range(len(table)), part.groupby("step")["end"].first(), parse_math=False)
         _letters(axes.set_xticks, prompt)
         _name(axes, source, "", "step")
         if "candidate" in part:
             heights = {step: height for height, step in enumerate(table.index)}
             for cell in part.to_dict("records"):
-                axes.text(cell["position"], heights[cell["step"]], visible(cell["candidate"]), fontsize=SMALL,
-                          ha="center", va="center", color=_contrast(norm(cell[value]), "Blues"), parse_math=False,
-                          fontweight="bold" if cell["candidate"] == cell["target"] else "normal", in_layout=False)
+                _write(axes, (cell["position"], heights[cell["step"]]), visible(cell["candidate"]), norm(cell[value]),
+                       bold=cell["candidate"] == cell["target"])
     _color_bar(figure, panels, norm, "Blues", label)
     return figure
 
 
-def _panels(rows: int, columns: int, size: tuple[float, float], *, count: int = 0, sharey: Any = False,
-            ) -> tuple[Figure, list[Axes]]:
+def _panels(rows: int, columns: int, size: tuple[float, float], count: int = 0, sharey: Any = False) -> Panels:
     """`count` panels (0: all) of `size` inches in a grid, with what all pictures share."""
     figure = Figure(figsize=(max(4.5, columns * size[0]), rows * size[1] + 0.4), layout="constrained")
     panels = list(figure.subplots(rows, columns, squeeze=False, sharey=sharey).flat)
@@ -278,16 +256,12 @@ def _step_axis(axes: Axes, steps: Iterable[int]) -> None:
     """Logarithmic from the first step on, with room for step 0; a tick for each doubling at most."""
     first = min((step for step in steps if step > 0), default=1)
     axes.set_xscale("symlog", linthresh=max(1, first), linscale=0.4)
-    axes.xaxis.set_major_locator(ticker.FixedLocator(looks.step_ticks(steps)))
-    axes.xaxis.set_major_formatter("{x:g}")
-    axes.xaxis.set_minor_locator(ticker.NullLocator())
+    _plain_ticks(axes.xaxis, ticker.FixedLocator(looks.step_ticks(steps)))
 
 
-def _rate_axis(axes: Axes, name: Literal["x", "y"]) -> None:
-    """Logarithmic, with the learning rates written out."""
-    axis = axes.xaxis if name == "x" else axes.yaxis
-    axes.set(**{f"{name}scale": "log"})
-    axis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+def _plain_ticks(axis: Axis, locator: ticker.Locator) -> None:
+    """Ticks where `locator` says, with their numbers written out, and none between them."""
+    axis.set_major_locator(locator)
     axis.set_major_formatter("{x:g}")
     axis.set_minor_locator(ticker.NullLocator())
 
@@ -299,11 +273,10 @@ def _name(axes: Axes, title: str, x: str, y: str) -> None:
 
 
 def _legend(figure: Figure, styles: Mapping[str, Look], title: str = "") -> None:
-    lines = [Line2D([], [], color=k.color, marker=k.marker, linestyle=k.dashes, fillstyle=k.fill)  # type: ignore[arg-type]
-             for k in styles.values()]
-    heads = [Line2D([], [], linestyle="")] if title else []
-    figure.legend(heads + lines, [title] * bool(title) + list(styles), loc="outside lower center", frameon=False,
-                  ncols=min(len(lines) + 1, 8), fontsize=9)
+    entries = {title: Look("none", "", "")} | dict(styles) if title else styles
+    lines = [Line2D([], [], color=k.color, marker=k.marker, ls=k.dashes, fillstyle=k.fill)  # type: ignore[arg-type]
+             for k in entries.values()]
+    figure.legend(lines, list(entries), loc="outside lower center", frameon=False, ncols=min(len(lines), 8), fontsize=9)
 
 
 def _heat(axes: Axes, table: pd.DataFrame, norm: Normalize, colors: str) -> None:
@@ -313,18 +286,15 @@ def _heat(axes: Axes, table: pd.DataFrame, norm: Normalize, colors: str) -> None
     axes.tick_params(length=0)
 
 
-def _contrast(level: float, colors: str) -> str:
-    """Black or white, whichever reads better on the colour at `level`."""
-    red, green, blue, _ = colormaps[colors](level)
-    return "white" if 0.299 * red + 0.587 * green + 0.114 * blue < 0.55 else "black"
+def _write(axes: Axes, at: tuple[float, float], text: str, level: float, *, bold: bool) -> None:
+    axes.text(*at, text, ha="center", va="center", fontsize=SMALL, fontweight="bold" if bold else "normal",
+              color="white" if level > DARK else "black", parse_math=False, in_layout=False)
 
 
-def _letters(set_ticks: Any, text: Iterable[str]) -> None:
-    letters = [visible(character) for character in text]
-    set_ticks(range(len(letters)), letters, parse_math=False, fontsize=SMALL)
+def _letters(set_ticks: Any, text: Sequence[str]) -> None:
+    set_ticks(range(len(text)), [visible(character) for character in text], parse_math=False, fontsize=SMALL)
 
 
 def _color_bar(figure: Figure, panels: list[Axes], norm: Normalize, colors: str, label: str) -> None:
-    bar = figure.colorbar(ScalarMappable(norm, colors), ax=panels, shrink=0.9, pad=0.02, aspect=30)
-    bar.set_label(label, fontsize=9)
+    bar = figure.colorbar(ScalarMappable(norm, colors), ax=panels, shrink=0.9, pad=0.02, aspect=30, label=label)
     bar.ax.tick_params(labelsize=SMALL)

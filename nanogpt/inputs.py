@@ -38,8 +38,9 @@ class Source:
 
 @dataclass
 class Tables:
-    """Rows by table, as they come; frames when they are asked for."""
+    """Rows by table, as they come; frames when they are asked for. `links` leads to the runs that they came from."""
 
+    links: dict[str, tuple[str, str]] = field(default_factory=dict)
     rows: defaultdict[str, list[Row]] = field(default_factory=lambda: defaultdict(list))
 
     def add(self, name: str, rows: Iterable[Row]) -> None:

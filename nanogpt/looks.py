@@ -69,8 +69,16 @@ def pivot(rows: pd.DataFrame, index: str, columns: str, values: str) -> pd.DataF
     return rows.drop_duplicates([index, columns]).pivot(index=index, columns=columns, values=values)
 
 
-def stage_tables(zero_shot: pd.DataFrame, order: Sequence[str]) -> dict[str, pd.DataFrame]:
-    """Title to bits per byte by source and target, both in `order`: one table for each stage, or for the last steps."""
+def by_source(frame: pd.DataFrame, domains: Sequence[str]) -> tuple[dict[str, Look], dict[str, pd.DataFrame]]:
+    """The looks of all domains in the frame, and the rows of each source, both in the order of `domains`."""
+    styles = domain_looks(frame, domains, "source", "target")
+    order = [name for name in dict.fromkeys([*domains, *styles]) if name in styles]
+    return {name: styles[name] for name in order}, groups_of(frame, "source", order)
+
+
+def stage_tables(zero_shot: pd.DataFrame, domains: Sequence[str]) -> dict[str, pd.DataFrame]:
+    """Title to bits per byte by source and target: one table for each stage, or else one for the last steps."""
+    order = by_source(zero_shot, domains)[0]
     frames = groups_of(zero_shot, "stage", STAGES)
     frames = frames or {"last step": zero_shot.sort_values("step").groupby(["source", "target"]).tail(1)}
     tables = {}

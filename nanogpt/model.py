@@ -3,15 +3,16 @@
 Shape suffixes: B rows, T positions, C channels (n_embd), H heads, D channels of a head, V characters.
 
 A pre-norm decoder in today's form: rotary positions (Su et al. 2021, arXiv:2104.09864), RMS norm without
-parameters (Zhang & Sennrich 2019, arXiv:1910.07467), normalised queries and keys (Henry et al. 2020,
-arXiv:2010.04245), squared ReLU (So et al. 2021, arXiv:2109.08668), an untied head, output projections that
-start at zero, and a token shift before attention (Peng et al. 2023, arXiv:2305.13048): each channel reads a
-learned mixture of this and the previous position.
+parameters (Zhang & Sennrich 2019, arXiv:1910.07467), cosine attention (Henry et al. 2020, arXiv:2010.04245),
+squared ReLU (So et al. 2021, arXiv:2109.08668), an untied head, output projections that start near zero, and a
+token shift before attention and before the MLP (Peng et al. 2023, arXiv:2305.13048): each channel reads a
+learned mixture of this and the previous position. benchmarks/README.md says what each of them is worth.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -19,10 +20,52 @@ from torch import Tensor, nn
 
 from nanogpt.config import ModelConfig
 
+SHARPNESS = 12.0
+"""Attention logits are this times the cosine of query and key, so they lie in [-12, 12] at any head size."""
+SMALL = 0.1
+"""How large projections back into the stream and the head start, against the other matrices. Not 0: with zeros an
+untrained model would attribute nothing to anything, and no loss was gained by them."""
+
+
+class RootMeanSquareNorm(torch.autograd.Function):
+    """y = x · r and r = 1 / sqrt(mean(x²) + ε) over the last axis; with its gradient 0.6 of `F.rms_norm`'s time."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor) -> tuple[Tensor, Tensor]:
+        r = x.square().mean(-1, keepdim=True).add_(torch.finfo(x.dtype).eps).rsqrt_()
+        return x * r, r
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: tuple[Tensor, Tensor]) -> None:
+        ctx.save_for_backward(*output)
+
+    @staticmethod
+    def backward(ctx: Any, grad_y: Tensor, grad_r: Tensor) -> Tensor:
+        y, r = ctx.saved_tensors
+        inward = (grad_y * y).mean(-1, keepdim=True) + grad_r * r / y.size(-1)
+        return torch.addcmul(grad_y, y, inward, value=-1) * r
+
 
 def norm(x: Tensor) -> Tensor:
     """Root-mean-square norm over the last axis, without parameters."""
+    if x.requires_grad and x.device.type == "cpu" and not torch.compiler.is_compiling():
+        y: Tensor = RootMeanSquareNorm.apply(x)[0]
+        return y
     return F.rms_norm(x, (x.size(-1),))
+
+
+def in_autocast_type(x: Tensor) -> Tensor:
+    """Inside autocast its type, so that the residual stream moves half the bytes; elsewhere `x` as it is."""
+    kind = x.device.type
+    return x.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else x
+
+
+def shift(x_BTC: Tensor, before_B1C: Tensor, share_C: Tensor) -> Tensor:
+    """Each channel's mixture of this position and the one before it; `before` stands before the first."""
+    previous_BTC = torch.cat((before_B1C.to(x_BTC.dtype), x_BTC[:, :-1]), dim=1)
+    return torch.lerp(x_BTC, previous_BTC, share_C.to(x_BTC.dtype))
 
 
 def rotary_tables(block_size: int, head_size: int, base: float = 10_000.0) -> tuple[Tensor, Tensor]:
@@ -40,7 +83,10 @@ def rotate(x_BTHD: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 @dataclass
 class LayerCache:
-    """What one layer remembers of `B` texts: keys and values (B, H, T, D), and the last input (B, 1, C)."""
+    """What one layer remembers of `B` texts: keys and values (B, H, T, D), and what its token shifts saw last.
+
+    `last` is (B, 1, 2C): the last input of the attention and that of the MLP, side by side.
+    """
 
     keys_BHTD: Tensor
     values_BHTD: Tensor
@@ -53,59 +99,65 @@ class Attention(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.n_head, width = config.n_head, config.n_embd
-        self.dropout = config.dropout
+        self.dropout, self.scale = config.dropout, SHARPNESS / (width // config.n_head)
         self.shift = nn.Parameter(torch.full((width,), 0.25))
         self.qkv = nn.Linear(width, 3 * width, bias=False)
         self.proj = nn.Linear(width, width, bias=False)
 
     def project(self, x_BTC: Tensor, before_B1C: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, ...]:
         """Queries, keys and values (B, T, H, D); `before` is the input at the position before the first."""
-        previous_BTC = torch.cat((before_B1C, x_BTC[:, :-1]), dim=1)
-        mixed_BTC = torch.lerp(x_BTC, previous_BTC, self.shift.to(x_BTC.dtype))
-        q, k, v = self.qkv(mixed_BTC).unflatten(-1, (3, self.n_head, -1)).unbind(2)
-        return rotate(norm(q), cos, sin), rotate(norm(k), cos, sin), v
+        width = x_BTC.size(-1)
+        qk_BTC, v_BTC = self.qkv(shift(x_BTC, before_B1C, self.shift)).split((2 * width, width), dim=-1)
+        qk_BTHD = rotate(norm(qk_BTC.unflatten(-1, (2 * self.n_head, -1))), cos, sin)
+        return *qk_BTHD.chunk(2, dim=2), v_BTC.unflatten(-1, (self.n_head, -1))
 
     def forward(self, x_BTC: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         q, k, v = (t.transpose(1, 2) for t in self.project(x_BTC, torch.zeros_like(x_BTC[:, :1]), cos, sin))
         dropout = self.dropout if self.training else 0.0
-        y_BHTD = F.scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=dropout)
+        y_BHTD = F.scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=dropout, scale=self.scale)
         return self.proj(y_BHTD.transpose(1, 2).flatten(2))
 
     def step(self, x_BTC: Tensor, rotary: tuple[Tensor, Tensor], cache: LayerCache, mask: Tensor,
              positions_BT: Tensor) -> Tensor:
-        """The same for new positions after those in `cache`, which is updated in place (see generation.py)."""
-        q, k, v = self.project(x_BTC, cache.last_B1C, *rotary)
+        """The same for new positions after those in `cache`, whose keys and values are updated in place."""
+        q, k, v = self.project(x_BTC, cache.last_B1C[..., :x_BTC.size(-1)], *rotary)
         rows = torch.arange(len(x_BTC), device=x_BTC.device)[:, None]
         cache.keys_BHTD[rows, :, positions_BT] = k.to(cache.keys_BHTD.dtype)
         cache.values_BHTD[rows, :, positions_BT] = v.to(cache.values_BHTD.dtype)
-        cache.last_B1C = x_BTC[:, -1:]
         reach = mask.size(-1)
         y_BHTD = F.scaled_dot_product_attention(
-            q.transpose(1, 2), cache.keys_BHTD[:, :, :reach], cache.values_BHTD[:, :, :reach], attn_mask=mask)
+            q.transpose(1, 2), cache.keys_BHTD[:, :, :reach], cache.values_BHTD[:, :, :reach], attn_mask=mask,
+            scale=self.scale)
         return self.proj(y_BHTD.transpose(1, 2).flatten(2))
 
 
 class Block(nn.Module):
-    """x + attention(norm(x)), then x + mlp(norm(x))."""
+    """x + attention(norm(x)), then x + mlp(norm(x)); both shift their input."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.attention = Attention(config)
+        self.shift = nn.Parameter(torch.full((config.n_embd,), 0.25))
         self.up = nn.Linear(config.n_embd, 4 * config.n_embd, bias=False)
         self.down = nn.Linear(4 * config.n_embd, config.n_embd, bias=False)
         self.dropout = nn.Dropout(config.dropout)
 
-    def mlp(self, x_BTC: Tensor) -> Tensor:
-        return self.down(F.relu(self.up(x_BTC)).square())
+    def mlp(self, x_BTC: Tensor, before_B1C: Tensor) -> Tensor:
+        return self.down(F.relu(self.up(shift(x_BTC, before_B1C, self.shift))).square())
 
     def forward(self, x_BTC: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         x_BTC = x_BTC + self.dropout(self.attention(norm(x_BTC), cos, sin))
-        return x_BTC + self.dropout(self.mlp(norm(x_BTC)))
+        return x_BTC + self.dropout(self.mlp(norm(x_BTC), torch.zeros_like(x_BTC[:, :1])))
 
     def step(self, x_BTC: Tensor, rotary: tuple[Tensor, Tensor], cache: LayerCache, mask: Tensor,
              positions_BT: Tensor) -> Tensor:
-        x_BTC = x_BTC + self.attention.step(norm(x_BTC), rotary, cache, mask, positions_BT)
-        return x_BTC + self.mlp(norm(x_BTC))
+        """The same for new positions after those in `cache`, which is updated (see generation.py)."""
+        read_BTC = norm(x_BTC)
+        x_BTC = x_BTC + self.attention.step(read_BTC, rotary, cache, mask, positions_BT)
+        middle_BTC = norm(x_BTC)
+        x_BTC = x_BTC + self.mlp(middle_BTC, cache.last_B1C[..., x_BTC.size(-1):])
+        cache.last_B1C = torch.cat((read_BTC[:, -1:], middle_BTC[:, -1:]), dim=-1)
+        return x_BTC
 
 
 class GPT(nn.Module):
@@ -135,16 +187,13 @@ class GPT(nn.Module):
 
     @torch.no_grad()
     def initialize(self) -> None:
-        """Uniform matrices of variance 1/fan-in; the projections back into the stream and the head at zero."""
+        """Uniform matrices of variance 1/fan-in; the projections back into the stream and the head much smaller."""
         nn.init.normal_(self.embedding.weight)
-        nn.init.zeros_(self.head.weight)
-        for block in self.blocks:
-            assert isinstance(block, Block)
-            for matrix in (block.attention.qkv.weight, block.up.weight):
-                bound = (3.0 / matrix.size(1)) ** 0.5
+        for name, matrix in self.named_parameters():
+            if matrix.ndim == 2 and name != "embedding.weight":
+                large = name.endswith(("qkv.weight", "up.weight"))
+                bound = (1.0 if large else SMALL) * (3.0 / matrix.size(1)) ** 0.5
                 nn.init.uniform_(matrix, -bound, bound)
-            nn.init.zeros_(block.attention.proj.weight)
-            nn.init.zeros_(block.down.weight)
 
     def embed(self, ids_BT: Tensor) -> Tensor:
         """(B, T, C). The residual stream starts as the normalised embedding."""
@@ -152,7 +201,7 @@ class GPT(nn.Module):
 
     def run_blocks(self, x_BTC: Tensor) -> Tensor:
         """(B, T, C), T <= block_size: everything between the embedding and the head."""
-        length = x_BTC.size(1)
+        length, x_BTC = x_BTC.size(1), in_autocast_type(x_BTC)
         cos, sin = self.cos[:length, None].to(x_BTC.dtype), self.sin[:length, None].to(x_BTC.dtype)
         x_BTC = self.dropout(norm(x_BTC))
         for block in self.blocks:
@@ -171,14 +220,14 @@ class GPT(nn.Module):
         weight = self.head.weight
         shape = (rows, self.config.n_head, self.config.block_size, self.config.n_embd // self.config.n_head)
         return [LayerCache(weight.new_zeros(shape), weight.new_zeros(shape),
-                           weight.new_zeros(rows, 1, self.config.n_embd)) for _ in self.blocks]
+                           weight.new_zeros(rows, 1, 2 * self.config.n_embd)) for _ in self.blocks]
 
     def step(self, ids_BT: Tensor, cache: list[LayerCache], positions_BT: Tensor) -> Tensor:
         """Logits (B, V) after the last of new characters, whose positions (< block_size) follow the cached ones."""
         reach = int(positions_BT.max()) + 1
         mask = torch.arange(reach, device=ids_BT.device) <= positions_BT[:, None, :, None]
         rotary = self.cos[positions_BT][:, :, None], self.sin[positions_BT][:, :, None]
-        x_BTC = norm(self.embed(ids_BT))
+        x_BTC = norm(in_autocast_type(self.embed(ids_BT)))
         for block, layer in zip(self.blocks, cache, strict=True):
             assert isinstance(block, Block)
             x_BTC = block.step(x_BTC, rotary, layer, mask, positions_BT)

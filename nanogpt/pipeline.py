@@ -17,8 +17,9 @@ from nanogpt.config import Config, require
 from nanogpt.corpus import Corpus
 from nanogpt.evaluation import evaluate
 from nanogpt.inputs import Source, Tables, read_prompts, warn_of_unknown
+from nanogpt.report import StudyTables, draw, findings, render
 from nanogpt.study import Row
-from nanogpt.tracking import Run, key, open_run
+from nanogpt.tracking import Run, environment, key, open_run
 from nanogpt.training import Progress, train
 from nanogpt.transfer import AdaptationPoint, adapt
 from nanogpt.tuning import Trial, best_rate, open_study, tune
@@ -38,6 +39,7 @@ def train_domain(corpus: Corpus, config: Config, tables: Tables) -> list[Source]
     name = f"train {corpus.name} · {config.preset} · seed {config.seed}"
     with open_run(name, config, phase="train", domain=corpus.name, preset=config.preset,
                   vocabulary_sha256=corpus.vocabulary.sha256, corpus_sha256=corpus.source.sha256) as run:
+        tables.links[run.name] = run.link
         run.datasets({corpus.name: corpus}, "training")
         run.table(pd.DataFrame([corpus.row()]), "corpora")
         kept: list[Source] = []
@@ -125,6 +127,7 @@ def evaluate_sources(sources: Sequence[Source], corpora: Mapping[str, Corpus], c
     for domain in dict.fromkeys(source.checkpoint.domain for source in sources):
         with open_run(f"evaluate {domain} · {config.preset} · seed {config.seed}", config, phase="evaluate",
                       domain=domain) as run:
+            tables.links[run.name] = run.link
             run.datasets(corpora, "test")
             mine = Tables()
             for source in (s for s in sources if s.checkpoint.domain == domain):
@@ -179,6 +182,7 @@ def transfer(source: Source, target: Corpus, own: Corpus | None, config: Config,
     names = transfer_names(source, target, config)
     with open_run(f"transfer {names['source']} {names['stage']} → {target.name} · {config.transfer.shots} shots",
                   config, phase="transfer", parent_uri=source.uri, **names) as run:
+        tables.links[run.name] = run.link
         trials = [] if learning_rate else tune_rate(source, target, config, run)
         rate = learning_rate or best_rate(trials)
         points = list(adapt(source.checkpoint, target, config, rate, seed=config.seed + 1))
@@ -256,6 +260,7 @@ def analyze(sources: Sequence[Source], prompts: Sequence[tuple[str, str]], confi
     """Attribution and confidence of each source on each prompt, in one run: tables, CSV, heat maps of those `drawn`."""
     warn_of_unknown(sources[0].checkpoint.vocabulary, (prompt for _, prompt in prompts))
     with open_run(f"analyze · {config.preset} · seed {config.seed}", config, phase="analyze") as run:
+        tables.links[run.name] = run.link
         mine = Tables()
         for source in sources:
             checkpoint, model = source.checkpoint, study.built(source.checkpoint, config)
@@ -301,8 +306,8 @@ def study_domains(corpora: Mapping[str, Corpus], config: Config) -> str:
         prompts = read_prompts(config, corpora)
         analyze(staged, prompts, config, tables, drawn=dict(prompts).values())
         phases.next("tables, figures and report")
-        publish(run, tables, corpora, config)
-        return summary_text(run, tables, phases)
+        found = publish(run, tables, config)
+        return summary_text(run, found, sources, phases.seconds)
 
 
 class Phases:
@@ -329,17 +334,27 @@ def transfer_grid(sources: Sequence[Source], corpora: Mapping[str, Corpus], conf
         transfer(source, target, corpora.get(source.checkpoint.domain), config, tables, draw=False)
 
 
-def publish(run: Run, tables: Tables, corpora: Mapping[str, Corpus], config: Config) -> None:
-    """Tables, figures and the report of the whole study, at its own run."""
+def publish(run: Run, tables: Tables, config: Config) -> list[str]:
+    """Tables, figures and the report of the whole study, at its own run; returns what was found, in sentences."""
     log_tables(run, tables)
-    frames, names = tables.frames(), list(corpora)
-    run.figure(figures.training_curves(frames["training"], names), "training")
-    run.figure(figures.zero_shot_matrix(frames["zero_shot"], names), "zero_shot_matrix")
-    run.figure(figures.confidence_curves(frames["zero_shot"], names), "confidence")
-    run.figure(figures.transfer_curves(frames["transfer_curves"]), "transfer_curves")
-    run.figure(figures.transfer_summary(frames["transfers"], names), "transfer_summary")
-    run.figure(figures.tuning_history(frames["trials"]), "trials")
+    page = StudyTables(run.name, config.flat(), environment(config), tables.frames(), tables.links | {run.name: run.link})
+    drawn = draw(page)
+    for name, image in drawn.items():
+        run.bytes(image, f"figures/{name}.png")
+    run.text(render(page, drawn), "report.html")
+    found = findings(page)
+    run.describe("\n".join(["### Findings", *(f"- {sentence}" for sentence in found),
+                            "\nThe whole story is in the artifact `report.html`."]))
+    return found
 
 
-def summary_text(run: Run, tables: Tables, phases: Phases) -> str:
-    return "done"
+def summary_text(run: Run, found: Sequence[str], sources: Sequence[Source], seconds: float) -> str:
+    """What a person reads at the end: what was found, and where to look."""
+    domains = list(dict.fromkeys(source.checkpoint.domain for source in sources))
+    example = f"models:/{registry.model_name(domains[0])}@late"
+    lines = [f"Study of {', '.join(domains)}: {len(sources)} checkpoints in {seconds:.0f} s.", ""]
+    lines += [f"  · {sentence}" for sentence in found]
+    lines += ["", "Where to look:", "  runs, models, figures   mlflow ui   (then http://127.0.0.1:5000)",
+              f"  the report              {run.artifact('report.html')}",
+              f"  a model by name         mlflow.pyfunc.load_model({example!r}).predict([\"The \"])"]
+    return "\n".join(lines)

@@ -6,20 +6,20 @@ import base64
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import jinja2
 import pandas as pd
 
 from nanogpt import figures
-from nanogpt.looks import domain_colors
+from nanogpt.looks import domain_colors, visible
 
 TABLES = ("corpora", "training", "zero_shot", "generations", "top_characters", "transfer_curves", "transfers", "trials",
           "attribution")
 SHARES = {"unseen_share", "unseen_loss_share", "confidence", "top5_mass", "accuracy", "overconfidence",
           "calibration_error"}
-SHOWN_PROMPTS = 6
+SHOWN_PROMPTS = 3
 """Prompts of which the page holds maps, spread over the domains; the CSV tables have all."""
 CAPTIONS = {
     "training_curves": "Training from random weights. Left: mean loss of the training batches (thin) and of the "
@@ -87,9 +87,9 @@ def draw(study: StudyTables) -> dict[str, bytes]:
              "transfer_curves": figures.transfer_curves(study.table("transfer_curves")),
              "transfer_summary": figures.transfer_summary(study.table("transfers"), domains),
              "tuning_history": figures.tuning_history(study.table("trials"))}
-    needs = dict(zip(drawn, ("training", "zero_shot", "zero_shot", "zero_shot", "transfer_curves", "transfers", "trials"),
-                     strict=True))
-    drawn = {name: figure for name, figure in drawn.items() if len(study.table(needs[name]))}
+    needs = {"training_curves": "training", "transfer_summary": "transfers", "tuning_history": "trials",
+             "transfer_curves": "transfer_curves"}
+    drawn = {name: figure for name, figure in drawn.items() if len(study.table(needs.get(name, "zero_shot")))}
     for number, prompt in enumerate(shown_prompts(study), start=1):
         if prompt in set(attribution.get("prompt", ())):
             drawn[f"attribution_{number}"] = figures.attribution_map(attribution, prompt)
@@ -110,8 +110,8 @@ def shown_prompts(study: StudyTables) -> list[str]:
 def findings(study: StudyTables) -> list[str]:
     """What the tables say, in sentences."""
     zero_shot = study.table("zero_shot")
-    found = [*_zero_shot_findings(zero_shot)] if len(zero_shot) else []
-    return found + [*_transfer_findings(study.table("transfers"))]
+    found = _zero_shot_findings(zero_shot) if len(zero_shot) else ()
+    return [*found, *_transfer_findings(study.table("transfers"))]
 
 
 def _zero_shot_findings(zero_shot: pd.DataFrame) -> Iterator[str]:
@@ -132,8 +132,8 @@ def _zero_shot_findings(zero_shot: pd.DataFrame) -> Iterator[str]:
         yield (f"The mean entropy of the predictions went from {own_first['entropy_nats'].mean():.2f} to "
                f"{own['entropy_nats'].mean():.2f} nats on the own domain and from "
                f"{away_first['entropy_nats'].mean():.2f} to {away['entropy_nats'].mean():.2f} on the others; there, "
-               f"characters never seen in training carry {away['unseen_loss_share'].min():.0%} to "
-               f"{away['unseen_loss_share'].max():.0%} of the loss.")
+               f"characters never seen in training carry {away['unseen_loss_share'].min():.1%} to "
+               f"{away['unseen_loss_share'].max():.1%} of the loss.")
 
 
 def _best_models(last: pd.DataFrame, own: pd.DataFrame) -> Iterator[str]:
@@ -145,13 +145,13 @@ def _best_models(last: pd.DataFrame, own: pd.DataFrame) -> Iterator[str]:
             if mine < value:
                 wins.append(f"{name} by {value - mine:.2f}")
             else:
-                losses.append(f"on {name} the model of {rival} is better by {mine - value:.2f} ({value:.2f} against {mine:.2f})")
+                losses.append(f"on {name} the model of {rival} is ahead by {mine - value:.2f}")
     count = len(wins) + len(losses)
-    if wins:
-        yield (f"The own model is the best on {len(wins)} of {count} domains: {listed(wins)} bits per byte ahead of "
-               f"the next model" + (f"; but {listed(losses)}." if losses else "."))
-    elif losses:
-        yield f"On none of {count} domains is the own model the best: {listed(losses)} bits per byte."
+    many = "all" if not losses else f"{len(wins)} of" if wins else "none of"
+    tail = f"; {listed(losses)}" if losses else ""
+    lead = f", ahead of the next model on {listed(wins)}" if wins else ""
+    yield (f"The model trained on a domain is the best on its test text for {many} {count} domains{lead}{tail} bits "
+           "per byte.")
 
 
 def _transfer_findings(transfers: pd.DataFrame) -> Iterator[str]:
@@ -165,9 +165,9 @@ def _transfer_findings(transfers: pd.DataFrame) -> Iterator[str]:
         return
     gain = pairs["test_bits_per_byte_early"] - pairs["test_bits_per_byte_late"]
     verdict = "lower" if gain.mean() > 0 else "higher"
-    yield (f"Adapted at its tuned learning rate, the late checkpoint ends below the early one in {int((gain > 0).sum())} "
-           f"of {len(pairs)} transfers, on average {abs(gain.mean()):.2f} bits per byte {verdict} on the target's test "
-           f"text (median tuned rate {pairs['learning_rate_early'].median():.2g} early, "
+    yield (f"Adapted at its tuned learning rate, the late checkpoint ends below the early one in "
+           f"{int((gain > 0).sum())} of {len(pairs)} transfers, on average {abs(gain.mean()):.2f} bits per byte "
+           f"{verdict} on the target's test text (median tuned rate {pairs['learning_rate_early'].median():.2g} early, "
            f"{pairs['learning_rate_late'].median():.2g} late); without repeated seeds this is a description, not a "
            "test.")
 
@@ -218,16 +218,19 @@ def written(study: StudyTables) -> dict[str, Any]:
 
 def render(study: StudyTables, drawn: Mapping[str, bytes] | None = None) -> str:
     """The page. `drawn` are the pictures where `draw` was called before."""
-    pictures = {name: base64.b64encode(image).decode() for name, image in (draw(study) if drawn is None else drawn).items()}
+    drawn = draw(study) if drawn is None else drawn
+    pictures = {name: base64.b64encode(image).decode() for name, image in drawn.items()}
     zero_shot = study.table("zero_shot")
     final = zero_shot[zero_shot["stage"] != ""] if len(zero_shot) else zero_shot
-    template = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
-    return template.from_string(files("nanogpt").joinpath("report.html").read_text("utf-8")).render(
+    pages = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
+    template = pages.from_string(Path(__file__).with_name("report.html").read_text("utf-8"))
+    key = ("source", "stage", "step", "target")
+    return template.render(
         study=study, pictures=pictures, captions=CAPTIONS, findings=findings(study), prompts=shown_prompts(study),
-        colors=domain_colors(study.domains), written=written(study), visible=figures.visible,
+        colors=domain_colors(study.domains), written=written(study), visible=visible,
         grids={"corpora": grid(study.table("corpora")),
-               "zero_shot": grid(final, ("source", "stage", "step", "target", "bits_per_byte", "nats_per_character",
-                                         "seen_loss_nats", "unseen_share", "unseen_loss_share")),
-               "confidence": grid(final, ("source", "stage", "step", "target", "entropy_nats", "confidence", "top5_mass",
-                                          "accuracy", "overconfidence", "calibration_error")),
+               "zero_shot": grid(final, (*key, "bits_per_byte", "nats_per_character", "seen_loss_nats",
+                                         "unseen_share", "unseen_loss_share")),
+               "confidence": grid(final, (*key, "entropy_nats", "confidence", "top5_mass", "accuracy",
+                                          "overconfidence", "calibration_error")),
                "transfers": grid(study.table("transfers")), "trials": grid(study.table("trials"))})

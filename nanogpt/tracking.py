@@ -21,7 +21,9 @@ from matplotlib.figure import Figure
 from mlflow.data.code_dataset_source import CodeDatasetSource
 from mlflow.data.meta_dataset import MetaDataset
 from mlflow.entities import Metric, Param, RunTag
+from mlflow.utils.file_utils import local_file_uri_to_path
 from mlflow.utils.time import get_current_time_millis
+from mlflow.utils.uri import is_local_uri
 
 from nanogpt.checkpoint import Checkpoint, save_checkpoint
 from nanogpt.config import Config
@@ -42,6 +44,12 @@ class Run:
 
     id: str
     experiment_id: str
+    name: str
+
+    @property
+    def link(self) -> tuple[str, str]:
+        """Its id, and its page below the address of the MLflow UI."""
+        return self.id, f"/#/experiments/{self.experiment_id}/runs/{self.id}"
 
     def metrics(self, values: Mapping[str, float], step: int = 0, model_id: str | None = None) -> None:
         """Log finite numbers at a training step, in one batch; also on the logged model where its id is given."""
@@ -64,8 +72,18 @@ class Run:
     def figure(self, figure: Figure, name: str) -> None:
         mlflow.MlflowClient().log_figure(self.id, figure, f"figures/{name}.png")
 
+    def bytes(self, data: bytes, path: str) -> None:
+        folder = Path(tempfile.mkdtemp(dir=scratch_folder()))
+        (folder / Path(path).name).write_bytes(data)
+        mlflow.log_artifact(str(folder / Path(path).name), str(Path(path).parent), run_id=self.id)
+
     def text(self, text: str, path: str) -> None:
         mlflow.log_text(text, path, run_id=self.id)
+
+    def artifact(self, path: str) -> str:
+        """Where an artifact lies: a path where the store is on this machine, else its address."""
+        uri = mlflow.get_artifact_uri(path)
+        return str(local_file_uri_to_path(uri)) if is_local_uri(uri) else str(uri)
 
     def describe(self, markdown: str) -> None:
         """The description at the head of the run's page: headings and lists, no tables."""
@@ -125,7 +143,7 @@ def open_run(name: str, config: Config | None = None, **tags: Any) -> Iterator[R
     """
     nested = mlflow.active_run() is not None
     with mlflow.start_run(run_name=name, nested=nested) as active:
-        run = Run(active.info.run_id, active.info.experiment_id)
+        run = Run(active.info.run_id, active.info.experiment_id, name)
         run.tags({"mlflow.runName": name} | {tag: value for tag, value in tags.items() if value != ""})
         if config is not None:
             run.config(config)

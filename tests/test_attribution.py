@@ -122,7 +122,8 @@ def test_unknown_characters_stay_visible_and_an_empty_prompt_is_refused(model: G
 def test_rows_are_the_lower_triangle_and_shares_sum_to_one(model: GPT, trained: Checkpoint) -> None:
     (found,) = attribute(model, trained, ["not to be"])
     table = list(rows(found))
-    assert [(row["target_position"], row["position"]) for row in table] == [(t, s) for t in range(1, 10) for s in range(t)]
+    places = [(row["target_position"], row["position"]) for row in table]
+    assert places == [(t, s) for t in range(1, 10) for s in range(t)]
     shares = [0.0] * 10
     for row in table:
         t, s, share = row["target_position"], row["position"], row["share"]

@@ -50,7 +50,7 @@ def test_the_width_holds_pairs_of_channels_for_every_head(n_embd: int, n_head: i
 
 
 def test_the_smallest_rate_is_not_above_the_largest() -> None:
-    with pytest.raises(ValueError, match="rate_low must be <= rate_high, got 0.5"):
+    with pytest.raises(ValueError, match=r"rate_low must be <= rate_high, got 0\.5"):
         make_config(rate_low=0.5, rate_high=0.1)
     assert make_config(rate_low=0.1, rate_high=0.1).transfer.rate_low == 0.1
 

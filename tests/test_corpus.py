@@ -125,7 +125,7 @@ def test_clipping_never_splits_a_character_and_wastes_less_than_one(limit: int) 
 
 @pytest.mark.parametrize("length", [0, 1, 100, 640])
 def test_a_text_too_short_for_the_context_is_refused_in_one_line(length: int) -> None:
-    with pytest.raises(ValueError, match=r"each split of domain 'own' must have more than block_size = 32 .*, got \d+$"):
+    with pytest.raises(ValueError, match=r"each split of domain 'own' must .* block_size = 32 .*, got \d+$"):
         make_corpora([domain_text("own", ("ab" * 400)[:length])], DataConfig(min_count=1), 32)
 
 
@@ -183,7 +183,7 @@ def test_offsets_are_in_bounds_and_an_epoch_does_not_repeat_for_any_small_text()
             for seed in range(3):
                 offsets = batch_offsets(n, block_size, 3, 7, seed)
                 assert offsets.shape == (7, 3) and offsets.dtype == torch.int64
-                assert 0 <= int(offsets.min()) and int(offsets.max()) + block_size + 1 <= n
+                assert int(offsets.min()) >= 0 and int(offsets.max()) + block_size + 1 <= n
 
 
 def test_an_epoch_covers_the_text_but_for_less_than_a_block_at_each_end() -> None:

@@ -65,7 +65,7 @@ def test_texts_around_the_length_of_the_context(model: GPT, trained: Checkpoint,
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_reading_leaves_weights_mode_and_random_streams_alone(trained: Checkpoint, split: Split, training: bool) -> None:
+def test_reading_leaves_weights_mode_and_random_streams(trained: Checkpoint, split: Split, training: bool) -> None:
     model = trained.build().train(training)
     before, random = {name: t.clone() for name, t in model.state_dict().items()}, torch.get_rng_state()
     evaluate(model, trained, split)
@@ -136,7 +136,8 @@ def test_a_uniform_model_over_256_symbols_scores_8_bits_per_byte() -> None:
     result = evaluate(model, checkpoint, make_split("Any text at all, of single bytes.\n", vocabulary))
     assert result.bits_per_byte == pytest.approx(8.0, rel=1e-6)
     assert result.entropy_nats == pytest.approx(math.log(256), rel=1e-6)
-    assert result.top5_mass == pytest.approx(5 / 256, rel=1e-6) and result.confidence == pytest.approx(1 / 256, rel=1e-6)
+    assert result.top5_mass == pytest.approx(5 / 256, rel=1e-6)
+    assert result.confidence == pytest.approx(1 / 256, rel=1e-6)
 
 
 def test_the_cost_of_an_unknown_character_is_that_of_unk_and_its_bytes() -> None:
@@ -184,7 +185,8 @@ def relabelled(checkpoint: Checkpoint, rename: Callable[[str], str]) -> Checkpoi
                                         sorted(old.characters, key=lambda c: new.index[rename(c)]))])
     weights = {name: tensor[origin_V] if name in ("embedding.weight", "head.weight") else tensor
                for name, tensor in checkpoint.weights.items()}
-    return replace(checkpoint, vocabulary=new, weights=weights, character_counts_V=checkpoint.character_counts_V[origin_V])
+    counts_V = checkpoint.character_counts_V[origin_V]
+    return replace(checkpoint, vocabulary=new, weights=weights, character_counts_V=counts_V)
 
 
 def test_relabelling_the_vocabulary_changes_nothing(trained: Checkpoint, corpora: dict[str, Corpus]) -> None:
@@ -250,7 +252,7 @@ def test_top_characters_of_long_and_empty_prompts(model: GPT, trained: Checkpoin
 
 def test_calibration_of_labels_that_the_model_itself_wrote(model: GPT, trained: Checkpoint,
                                                            corpora: dict[str, Corpus]) -> None:
-    """Accuracy equals confidence, and loss equals entropy, within sampling error, for a model judged by its own dice."""
+    """Accuracy equals confidence, and loss equals entropy, within sampling error."""
     generator = torch.Generator().manual_seed(0)
     inputs_BT = corpora["shakespeare"].test.ids_N[:1600].view(50, 32)
     with torch.no_grad():

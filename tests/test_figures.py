@@ -58,8 +58,10 @@ def transfer_tables(domains: tuple[str, ...]) -> Tables:
     for (source, target), stage in itertools.product(itertools.permutations(domains, 2), maturity):
         key = {"source": source, "stage": stage, "target": target}
         rate = {"early": 0.004, "mid": 0.003, "late": 0.002, "scratch": 0.011}[stage]
-        start = 4.2 - maturity[stage] if stage != "scratch" else 6.4
-        after = 3.3 - maturity[stage] if stage != "scratch" else 4.6
+        shift = 0.1 * domains.index(target) + 0.05 * domains.index(source)
+        start = (4.2 - maturity[stage] if stage != "scratch" else 6.4) + shift
+        after = (3.3 - maturity[stage] if stage != "scratch" else 4.6) + shift
+        rate *= 1 + shift
         cell = key | {"checkpoint_step": 0, "shots": 16, "learning_rate": rate}
         curves += [cell | {"step": k, "validation_bits_per_byte": after + (start - after) * np.exp(-k / 8)}
                    for k in range(0, 31, 5)]
@@ -117,3 +119,65 @@ def every_figure(tables: Tables) -> dict[str, Figure]:
 
 def words(figure: Figure) -> str:
     return "\n".join(text.get_text() for text in figure.findobj(lambda artist: hasattr(artist, "get_text")))
+
+
+@pytest.mark.parametrize("domains", [DOMAINS, ("recipes",)])
+def test_every_figure_names_every_domain_it_was_given(domains: tuple[str, ...]) -> None:
+    drawn = every_figure(tables_of(domains))
+    alone = {"transfer_curves", "transfer_summary", "tuning_history"} if len(domains) == 1 else set()
+    for name, figure in drawn.items():
+        expected = ("no data",) if name in alone else domains
+        assert all(word in words(figure) for word in expected), name
+        height, width, _ = imread(io.BytesIO(figures.png(figure, dpi=40))).shape
+        assert width >= 160 and height >= 40, name
+
+
+def test_empty_frames_give_a_figure_that_says_so() -> None:
+    for frames in ({name: pd.DataFrame() for name in tables_of()}, {k: v.head(0) for k, v in tables_of().items()}):
+        assert all(words(figure) == "no data" for figure in every_figure(frames).values())
+
+
+def test_unknown_prompt_has_no_data() -> None:
+    assert words(figures.attribution_map(tables_of()["attribution"], "never asked")) == "no data"
+
+
+def test_colors_are_steady_and_distinct() -> None:
+    assert figures.domain_colors(["a", "b", "a"]) == figures.domain_colors(["a", "b"])
+    assert len(set(figures.domain_colors("abcdef").values())) == 6
+    part = tables_of()["training"].query("domain == 'math'")
+    assert looks.domain_looks(part, DOMAINS, "domain")["math"].color == figures.domain_colors(DOMAINS)["math"]
+
+
+def test_matrix_writes_the_numbers_of_every_stage() -> None:
+    zero_shot = tables_of()["zero_shot"]
+    text = words(figures.zero_shot_matrix(zero_shot))
+    staged = zero_shot[zero_shot["stage"] != ""]
+    assert all(f"{value:.2f}" in text for value in staged["bits_per_byte"])
+    assert all(f"{stage}, step" in text for stage in ("early", "mid", "late", "final"))
+
+
+def test_prompts_are_shown_letter_by_letter_and_never_read_as_formulas() -> None:
+    figure = figures.attribution_map(tables_of()["attribution"], PROMPTS["wikipedia"])
+    text = words(figure).splitlines()
+    assert {"␣", "⇥", "$"} <= set(text)
+    labels = figure.axes[0].get_xticklabels()
+    assert "".join(label.get_text() for label in labels) == figures.visible(PROMPTS["wikipedia"])
+    assert not any(label.get_parse_math() for label in labels)
+
+
+def test_attribution_map_shows_the_shares_of_the_last_prediction() -> None:
+    rows, prompt = tables_of()["attribution"], PROMPTS["math"]
+    image = np.asarray(figures.attribution_map(rows, prompt).axes[0].images[0].get_array())
+    assert image.shape == (len(STEPS), len(prompt))
+    np.testing.assert_allclose(image.sum(axis=1), 1)
+
+
+@pytest.mark.parametrize("steps", [(0,), (0, 1), (0, 16, 31, 62, 125, 250, 500, 750, 1000), range(0, 5001, 50)])
+def test_step_ticks_are_few_and_true(steps: tuple[int, ...]) -> None:
+    ticks = looks.step_ticks(steps)
+    assert 0 in ticks and max(steps) in ticks and set(ticks) <= set(steps) and len(ticks) <= 10
+
+
+def test_no_pyplot() -> None:
+    code = "import sys, nanogpt.figures; sys.exit('matplotlib.pyplot' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -121,6 +121,21 @@ def test_rotary_products_depend_on_the_distance_alone() -> None:
 
 
 @torch.no_grad()
+def test_queries_and_keys_of_equal_characters_depend_on_their_distance_alone(noisy_model: GPT) -> None:
+    x_1TC = torch.randn(1, 1, 16, generator=torch.Generator().manual_seed(6), dtype=torch.float64).expand(1, 12, 16)
+    attention = noisy_model.blocks[0].attention
+    q_THD, k_THD, v_THD = (
+        part[0] for part in attention.project(x_1TC, x_1TC[:, :1], noisy_model.cos[:, None], noisy_model.sin[:, None]))
+    for q_TD, k_TD in zip(q_THD.unbind(1), k_THD.unbind(1), strict=True):
+        products_TS = q_TD @ k_TD.mT
+        for distance in range(-11, 12):
+            diagonal = products_TS.diagonal(distance)
+            torch.testing.assert_close(diagonal, diagonal[:1].expand_as(diagonal), rtol=0, atol=1e-5)
+        assert float(products_TS[0].std()) > 0.01
+    torch.testing.assert_close(v_THD, v_THD[:1].expand_as(v_THD))     # values do not turn
+
+
+@torch.no_grad()
 def test_order_matters_even_far_back(noisy_model: GPT) -> None:
     """Without positions, exchanging two early characters would leave a later prediction as it was."""
     ids_BT = torch.tensor([[1, 2, 3, 4, 5, 6, 7, 8]])

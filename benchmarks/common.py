@@ -1,0 +1,69 @@
+"""What the benchmarks share: a text as a corpus, settings from the command line, this machine's matmul peak."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nanogpt.config import Config, make_config, require, settings
+from nanogpt.corpus import Corpus, Vocabulary, make_split
+from nanogpt.domains import DomainText
+
+
+def load_corpus(path: Path) -> Corpus:
+    """nanoGPT's split: the first 90 % of the characters train, the last 10 % validation (and test); every character
+    has an id."""
+    text = path.read_text("utf-8")
+    source = DomainText(path.stem, text, "file", path.name, "unknown", hashlib.sha256(text.encode()).hexdigest(),
+                        len(text.encode()))
+    vocabulary, first = Vocabulary("".join(sorted(set(text)))), int(0.9 * len(text))
+    validation = make_split(text[first:], vocabulary)
+    return Corpus(source, make_split(text[:first], vocabulary), validation, validation)
+
+
+def read_config(preset: str, changes: tuple[str, ...]) -> Config:
+    """The preset with `name=value` changes. ValueError for an unknown name."""
+    known, values = settings(), dict[str, Any]()
+    for change in changes:
+        name, _, text = change.partition("=")
+        require(name in known, "change must be name=value with a field of the configuration", change)
+        kind = known[name][0]
+        values[name] = text.lower() in ("1", "true", "yes") if kind is bool else kind(text)
+    return make_config(preset, **values)
+
+
+def seconds_of(work: Callable[[], object], device: torch.device, repeats: int = 5) -> float:
+    """The shortest of `repeats` times, after one that is not counted."""
+    times = []
+    for _ in range(repeats + 1):
+        synchronize(device)
+        began = time.perf_counter()
+        work()
+        synchronize(device)
+        times.append(time.perf_counter() - began)
+    return min(times[1:])
+
+
+def synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def matmul_peak(device: torch.device) -> float:
+    """FLOP/s of a large matrix product: bfloat16 on a GPU, float32 elsewhere."""
+    size, dtype = (8192, torch.bfloat16) if device.type == "cuda" else (1536, torch.float32)
+    a = torch.randn(size, size, device=device, dtype=dtype)
+    return 2.0 * size**3 / seconds_of(lambda: a @ a, device)
+
+
+def model_flops_per_character(config: Config) -> float:
+    """Of a training step's matrix products, forward and backward, with causal attention counted as half a square."""
+    model = config.model
+    matrices = 12 * model.n_layer * model.n_embd**2
+    attention = 2 * model.n_layer * model.n_embd * model.block_size / 2
+    return 6.0 * matrices + 6.0 * attention

@@ -1,0 +1,60 @@
+"""Characters per second of training, of evaluation, and of a bare forward pass with its loss.
+
+    python benchmarks/evaluate_speed.py --text input.txt
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+import click
+import torch
+import torch.nn.functional as F
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from benchmarks.common import load_corpus, read_config, seconds_of
+from nanogpt.corpus import exact_windows
+from nanogpt.engine import precision, resolve_device
+from nanogpt.evaluation import CHARACTERS_PER_BATCH, evaluate
+from nanogpt.training import train
+
+
+@click.command(help=__doc__)
+@click.option("--text", type=click.Path(exists=True, path_type=Path), required=True, help="a UTF-8 text file")
+@click.option("--preset", default="quick", show_default=True)
+@click.option("--set", "changes", multiple=True, default=("max_steps=100",), show_default=True)
+def main(text: Path, preset: str, changes: tuple[str, ...]) -> None:
+    corpus, config = load_corpus(text), read_config(preset, changes)
+    device, split = resolve_device(config.device), corpus.validation
+    began = time.perf_counter()
+    *_, last = train(corpus, config)
+    assert last.checkpoint is not None
+    checkpoint = last.checkpoint
+    characters = config.train.max_steps * config.train.batch_size * config.model.block_size
+    training = characters / (time.perf_counter() - began)
+    model = checkpoint.build(device)
+    rows = max(1, CHARACTERS_PER_BATCH // config.model.block_size)
+    batches = [(x.to(device), y.to(device)) for x, y in exact_windows(split, config.model.block_size, rows)]
+
+    @torch.inference_mode()
+    def bare() -> float:
+        total = torch.zeros((), device=device)
+        for inputs_BT, targets_BT in batches:
+            with precision(device):
+                logits_BTV = model(inputs_BT)
+                total += F.cross_entropy(logits_BTV.flatten(0, 1), targets_BT.flatten(), reduction="sum")
+        return float(total)
+
+    speeds = {"training": training, "evaluation": len(split) / seconds_of(lambda: evaluate(model, checkpoint, split),
+                                                                          device, 3),
+              "bare forward": len(split) / seconds_of(bare, device, 3)}
+    for name, speed in speeds.items():
+        click.echo(f"{name:12s} {speed:10,.0f} characters/s, {speed / training:.2f} times training")
+
+
+if __name__ == "__main__":
+    main()

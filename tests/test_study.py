@@ -1,0 +1,218 @@
+"""A whole study through a real `mlflow run`, and what a user does with its store afterwards."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import mlflow
+import pandas as pd
+import pytest
+import torch
+from click.testing import CliRunner, Result
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from entrypoints.analyze import analyze
+from entrypoints.evaluate import evaluate
+from entrypoints.generate import generate
+from entrypoints.transfer import transfer
+from entrypoints.tune import tune
+from nanogpt import registry
+from nanogpt.domains import DOMAINS
+
+ROOT = Path(__file__).parents[1]
+ALIASES = {"early", "mid", "late", "final", "best"}
+QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "OMP_NUM_THREADS": "1"}
+
+
+def run_project(store: Path, entry_point: str, *parameters: str) -> subprocess.CompletedProcess[str]:
+    """`mlflow run` of this project, as the README says it, with its store in a folder of the test."""
+    given = [word for parameter in parameters for word in ("-P", parameter)]
+    command = [sys.executable, "-m", "mlflow", "run", str(ROOT), "-e", entry_point, "--env-manager", "local",
+               "--experiment-name", "domains", *given]
+    environment = os.environ | QUIET | {"MLFLOW_TRACKING_URI": f"sqlite:///{store}/mlflow.db",
+                                        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    return subprocess.run(command, cwd=store, env=environment, capture_output=True, text=True, timeout=170)
+
+
+@pytest.fixture(scope="session")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the store of a smoke study that `mlflow run` made."""
+    folder = tmp_path_factory.mktemp("store")
+    created = MlflowClient(f"sqlite:///{folder}/mlflow.db")
+    created.create_experiment("domains", artifact_location=str(folder / "mlruns"))
+    done = run_project(folder, "main", "preset=smoke", f"storage={folder}/optuna.journal")
+    assert done.returncode == 0, done.stderr[-3000:]
+    (folder / "stdout").write_text(done.stdout)
+    (folder / "stderr").write_text(done.stderr)
+    return folder
+
+
+@pytest.fixture
+def client(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[MlflowClient]:
+    """A user in another folder who has set MLFLOW_TRACKING_URI."""
+    monkeypatch.chdir(tmp_path)
+    mlflow.set_tracking_uri(f"sqlite:///{store}/mlflow.db")
+    mlflow.set_experiment("domains")
+    yield MlflowClient()
+    mlflow.set_tracking_uri(None)
+
+
+def runs(client: MlflowClient, phase: str) -> list[Run]:
+    experiment = client.get_experiment_by_name("domains")
+    assert experiment is not None
+    return client.search_runs([experiment.experiment_id], f"tags.phase = '{phase}'", max_results=500)
+
+
+def call(command, *arguments: str) -> Result:
+    result = CliRunner().invoke(command, arguments)
+    assert result.exit_code == 0, result.output + result.stderr
+    return result
+
+
+def test_progress_is_shown_and_the_summary_says_where_to_look(store: Path) -> None:
+    progress, summary = (store / "stderr").read_text(), (store / "stdout").read_text()
+    for number in range(1, 8):
+        assert f"[{number}/7]" in progress
+    assert re.search(r"step \d+/60 · loss \d\.\d+ nats .* characters/s · \d+ s left", progress)
+    assert "mlflow ui" in summary and "mlflow.pyfunc.load_model('models:/nanogpt-shakespeare@late')" in summary
+    report = re.search(r"the report +(.*)", summary)
+    assert report and Path(report[1]).is_file()
+
+
+def test_runs_are_nested_finished_and_named(client: MlflowClient) -> None:
+    (study,) = runs(client, "study")
+    children = {phase: runs(client, phase) for phase in ("train", "evaluate", "transfer", "analyze")}
+    assert [len(found) for found in children.values()] == [3, 3, 3 + 3 * 2 * 2, 1]
+    for run in (run for found in children.values() for run in found):
+        assert run.data.tags["mlflow.parentRunId"] == study.info.run_id
+    trials = runs(client, "trial")
+    assert {run.data.tags["mlflow.parentRunId"] for run in trials} == {run.info.run_id for run in children["transfer"]}
+    assert len(trials) == 2 * len(children["transfer"])
+    for run in (study, *trials, *(run for found in children.values() for run in found)):
+        assert run.info.status == "FINISHED"
+    assert {run.info.run_name for run in children["train"]} == {f"train {name} · smoke · seed 1" for name in DOMAINS}
+
+
+def test_a_training_run_holds_metrics_by_step_checkpoints_and_its_configuration(client: MlflowClient) -> None:
+    for run in runs(client, "train"):
+        run_id = run.info.run_id
+        history = client.get_metric_history(run_id, "validation/bits_per_byte")
+        steps = sorted({metric.step for metric in history})
+        assert steps[0] == 0 and steps[-1] == 60
+        by_step = {metric.step: metric.value for metric in history}
+        assert by_step[60] < by_step[0]
+        names = [Path(item.path).name for item in client.list_artifacts(run_id, "checkpoints")]
+        assert names == ["final.pt", *(f"iter_{step:06d}.pt" for step in steps[:-1])]
+        path = mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path="checkpoints/final.pt")
+        assert torch.load(path, weights_only=True)["step"] == 60
+        config = json.loads(mlflow.artifacts.load_text(f"{run.info.artifact_uri}/config.json"))
+        assert config["preset"] == "smoke" and config["model"]["n_embd"] == int(run.data.params["n_embd"]) == 32
+        assert [d.dataset.name for d in run.inputs.dataset_inputs] == [run.data.tags["domain"]]
+
+
+def test_every_checkpoint_is_scored_on_every_domain_and_is_ranked_in_one_call(client: MlflowClient) -> None:
+    (study,) = runs(client, "study")
+    frame = pd.read_csv(f"{study.info.artifact_uri}/tables/zero_shot.csv")
+    assert len(frame) == len(frame.drop_duplicates(["source", "step", "target"])) == 3 * 5 * 3
+    last = frame[frame["step"] == 60].pivot(index="target", columns="source", values="bits_per_byte")
+    assert (last.idxmin(axis=1) == last.index).all(), "each domain's own model is the best on its text"
+    ranked = mlflow.search_logged_models(
+        experiment_ids=[study.info.experiment_id], output_format="list",
+        order_by=[{"field_name": "metrics.validation/bits_per_byte", "ascending": True}])
+    assert len(ranked) == 15
+    values = [next(m.value for m in model.metrics if m.key == "validation/bits_per_byte") for model in ranked]
+    assert values == sorted(values)
+
+
+def test_registered_versions_are_checkpoints_with_aliases(client: MlflowClient) -> None:
+    for domain in DOMAINS:
+        model = client.get_registered_model(f"nanogpt-{domain}")
+        assert model.aliases.keys() == ALIASES
+        found = registry.versions(model.name)
+        assert len({version.tags["sha256"] for version in found}) == len(found) == 5
+        for version in found:
+            checkpoint = registry.load(f"models:/{model.name}/{version.version}")
+            assert checkpoint.sha256 == version.tags["sha256"] and str(checkpoint.step) == version.tags["step"]
+            assert checkpoint.domain == version.tags["domain"] == domain
+        steps = [registry.load(f"models:/{model.name}@{alias}").step for alias in ("early", "mid", "late", "final")]
+        assert steps == sorted(steps) and steps[-1] == 60
+
+
+def test_a_model_loads_by_name_in_a_fresh_process_elsewhere(store: Path, tmp_path: Path) -> None:
+    program = ("import mlflow; print(mlflow.pyfunc.load_model('models:/nanogpt-shakespeare@late').predict(['ROMEO:'], "
+               "params={'max_new_tokens': 100, 'temperature': 0.8, 'seed': 1}))")
+    environment = os.environ | QUIET | {"MLFLOW_TRACKING_URI": f"sqlite:///{store}/mlflow.db"}
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (text,) = eval(done.stdout)
+    assert text.startswith("ROMEO:") and len(text) == len("ROMEO:") + 100
+
+
+def test_the_study_keeps_tables_figures_and_a_report(client: MlflowClient) -> None:
+    (study,) = runs(client, "study")
+    tables = {Path(item.path).stem for item in client.list_artifacts(study.info.run_id, "tables")}
+    assert tables == {"corpora", "training", "zero_shot", "generations", "top_characters", "transfers",
+                      "transfer_curves", "trials", "attribution"}
+    attribution = pd.read_csv(f"{study.info.artifact_uri}/tables/attribution.csv", keep_default_na=False)
+    assert {"model", "domain", "step", "prompt", "position", "character", "target", "probability",
+            "score"} <= set(attribution.columns)
+    assert set(attribution["domain"]) == set(DOMAINS) and (attribution["score"].astype(float) >= 0).all()
+    corpora = pd.read_csv(f"{study.info.artifact_uri}/tables/corpora.csv")
+    assert corpora["used_bytes"].max() - corpora["used_bytes"].min() <= 3
+    report = Path(mlflow.artifacts.download_artifacts(run_id=study.info.run_id, artifact_path="report.html"))
+    assert all(name in report.read_text("utf-8") for name in DOMAINS)
+    assert "Findings" in study.data.tags["mlflow.note.content"]
+
+
+def test_evaluate_scores_a_model_on_the_users_own_text(client: MlflowClient, tmp_path: Path) -> None:
+    (tmp_path / "recipes.txt").write_text("Boil the water, then add the rice and a pinch of salt.\n" * 40)
+    result = call(evaluate, "--models", "models:/nanogpt-math@late", "--preset", "smoke", "--domains",
+                  "math,recipes=recipes.txt")
+    assert "recipes" in result.output and "bits_per_byte" in result.output
+
+
+def test_generate_answers_and_says_which_characters_it_does_not_know(client: MlflowClient) -> None:
+    result = call(generate, "--model", "models:/nanogpt-math@final", "--prompt", "Let ☃ be", "--preset", "smoke")
+    assert result.stdout.startswith("Let ☃ be") and "'☃'" in result.stderr
+
+
+def test_tune_and_transfer_leave_a_study_curves_and_an_adapted_model(client: MlflowClient, tmp_path: Path) -> None:
+    shared = ["--source", "models:/nanogpt-shakespeare@early", "--target", "math", "--preset", "smoke", "--storage",
+              "mlruns/optuna.journal"]
+    best = re.search(r"best learning rate of 2 trials: (\S+)", call(tune, *shared).output)
+    assert best and (tmp_path / "mlruns" / "optuna.journal").is_file()
+    call(transfer, *shared)
+    run = max(runs(client, "transfer"), key=lambda run: run.info.start_time)
+    assert float(best[1]) == pytest.approx(run.data.metrics["tune/best_learning_rate"], rel=1e-5)
+    artifacts = {item.path for folder in ("tables", "figures", "checkpoints")
+                 for item in client.list_artifacts(run.info.run_id, folder)}
+    assert {"tables/transfer_curves.csv", "tables/trials.csv", "figures/transfer_curve.png", "figures/trials.png",
+            "checkpoints/adapted.pt"} <= artifacts
+    uri = f"runs:/{run.info.run_id}/checkpoints/adapted.pt"
+    assert registry.load(uri).domain == "shakespeare-to-math"
+
+
+def test_analyze_reads_the_users_prompts(client: MlflowClient, tmp_path: Path) -> None:
+    (tmp_path / "prompts.txt").write_text("To be or not\nLet x be ☃\n")
+    models = "models:/nanogpt-shakespeare@early,models:/nanogpt-shakespeare@late"
+    result = call(analyze, "--models", models, "--prompts", "prompts.txt", "--preset", "smoke")
+    assert "'☃'" in result.stderr
+    run = max(runs(client, "analyze"), key=lambda run: run.info.start_time)
+    frame = pd.read_csv(f"{run.info.artifact_uri}/tables/attribution.csv", keep_default_na=False)
+    assert set(frame["prompt"]) == {"To be or not", "Let x be ☃"} and set(frame["model"]) == set(models.split(","))
+    assert {item.path for item in client.list_artifacts(run.info.run_id, "figures")} >= {
+        "figures/attribution_00.png", "figures/attribution_01.png"}
+
+
+def test_bad_input_through_mlflow_run_is_one_line_and_a_failed_run(client: MlflowClient, store: Path) -> None:
+    done = run_project(store, "train", "domain=shakespear", "preset=smoke")
+    assert done.returncode != 0
+    errors = [line for line in done.stderr.splitlines() if line.startswith("Error: ")]
+    assert len(errors) == 1 and "shakespeare" in errors[0]
