@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from nanogpt.checkpoint import Checkpoint
 from nanogpt.model import GPT
@@ -53,18 +54,18 @@ def attribute(model: GPT, checkpoint: Checkpoint, prompts: Sequence[str]) -> lis
     prompts = [prompt[-model.config.block_size:] for prompt in prompts]
     if not all(prompts):
         raise ValueError("prompt must have at least one character, got ''")
-    found: dict[int, Attribution] = {}
-    for length in {len(prompt) for prompt in prompts}:
-        group = [i for i, prompt in enumerate(prompts) if len(prompt) == length]
-        ids_PT = torch.stack([vocabulary.encode(prompts[i]) for i in group]).to(device)
-        with torch.no_grad():
-            likeliest_P = model(ids_PT)[:, -1].argmax(-1)
-        targets_PT = torch.cat((ids_PT[:, 1:], likeliest_P[:, None]), dim=1)
-        scores_PTS, probability_PT = (t.cpu() for t in gradient_norms(model, ids_PT, targets_PT))
-        for row, i in enumerate(group):
-            targets = prompts[i][1:] + vocabulary.decode([int(likeliest_P[row])])
-            found[i] = Attribution(prompts[i], scores_PTS[row], probability_PT[row], targets)
-    return [found[i] for i in range(len(prompts))]
+    encoded = [vocabulary.encode(prompt) for prompt in prompts]
+    ids_PT = pad_sequence(encoded, batch_first=True).to(device)  # what stands after a prompt cannot reach back into it
+    last_P = torch.tensor([len(prompt) - 1 for prompt in prompts], device=device)
+    every_P = torch.arange(len(prompts), device=device)
+    with torch.no_grad():
+        likeliest_P = model(ids_PT)[every_P, last_P].argmax(-1)
+    targets_PT = ids_PT.roll(-1, dims=1)
+    targets_PT[every_P, last_P] = likeliest_P
+    scores_PTS, probability_PT = (t.cpu() for t in gradient_norms(model, ids_PT, targets_PT))
+    return [Attribution(prompt, scores_PTS[row, :len(prompt), :len(prompt)], probability_PT[row, :len(prompt)],
+                        prompt[1:] + vocabulary.decode([int(likeliest_P[row])]))
+            for row, prompt in enumerate(prompts)]
 
 
 def rows(attribution: Attribution) -> Iterator[dict[str, object]]:

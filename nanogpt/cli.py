@@ -38,11 +38,12 @@ def command(*groups: str) -> Callable[[Function], click.Command]:
                     raise
                 raise BadInput(str(error)) from error
 
+        wrapped: Function = run
         for name in reversed(names):
-            run = field_option(name)(run)
+            wrapped = field_option(name)(wrapped)
         preset = click.option("--preset", default="quick", show_default=True, help=f"one of {', '.join(PRESETS)}")
         context = {"token_normalize_func": lambda token: token.replace("_", "-"), "max_content_width": 110}
-        return click.command(context_settings=context)(preset(run))
+        return click.command(context_settings=context)(preset(wrapped))
 
     return decorate
 
@@ -59,7 +60,7 @@ def field_option(name: str) -> Callable[[Function], Function]:
                         help=f"{text}  [quick: {PRESETS['quick'].get(name, default)}]")
 
 
-class Typed(click.ParamType):
+class Typed(click.ParamType):  # type: ignore[type-arg,unused-ignore]
     """A value of a field; an empty string stands for an option that is left out."""
 
     def __init__(self, kind: type) -> None:

@@ -38,7 +38,7 @@ def png(figure: Figure, dpi: int = 144) -> bytes:
     figure.set_dpi(dpi)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        pixels, (width, height) = FigureCanvasAgg(figure).print_to_buffer()  # type: ignore[no-untyped-call]
+        pixels, (width, height) = FigureCanvasAgg(figure).print_to_buffer()
     imsave(stream := io.BytesIO(), np.frombuffer(pixels, np.uint8).reshape(height, width, 4), format="png", dpi=dpi)
     return stream.getvalue()
 

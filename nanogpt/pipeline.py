@@ -15,6 +15,7 @@ from nanogpt.attribution import attribute, summarize
 from nanogpt.checkpoint import Checkpoint
 from nanogpt.config import Config, require
 from nanogpt.corpus import Corpus
+from nanogpt.domains import domain_name
 from nanogpt.evaluation import evaluate
 from nanogpt.inputs import Source, Tables, read_prompts, warn_of_unknown
 from nanogpt.report import StudyTables, draw, findings, render
@@ -55,9 +56,11 @@ def train_domain(corpus: Corpus, config: Config, tables: Tables) -> list[Source]
             if time.monotonic() - said > SECONDS_BETWEEN_LINES or progress.step == progress.max_steps:
                 said = time.monotonic()
                 log.info("%s", progress_line(progress, row))
+        colors = [domain_name(spec) for spec in config.data.domain_specs]
         aliases = study.stage_steps(validation) | {"best": min(validation, key=lambda step: validation[step])}
         kept = alias_all(kept, aliases)
-        run.figure(figures.training_curves(own_rows(tables.frame("training"), "domain", corpus.name)), "training")
+        curves = figures.training_curves(own_rows(tables.frame("training"), "domain", corpus.name), colors)
+        run.figure(curves, "training")
         run.describe(f"Trained on **{corpus.name}** for {config.train.max_steps} steps.\n\n"
                      f"- validation: **{row['validation_bits_per_byte']:.3f} bits per byte**\n"
                      f"- registered as `{registry.model_name(corpus.name)}`: "
@@ -143,8 +146,8 @@ def evaluate_sources(sources: Sequence[Source], corpora: Mapping[str, Corpus], c
                     f"{row['target']} {row['bits_per_byte']:.3f}" for row in mine.rows["zero_shot"][-len(texts):])
                     + " bits per byte")
             log_tables(run, mine)
-            run.figure(figures.zero_shot_curves(mine.frame("zero_shot")), "zero_shot")
-            run.figure(figures.confidence_curves(mine.frame("zero_shot")), "confidence")
+            run.figure(figures.zero_shot_curves(mine.frame("zero_shot"), list(corpora)), "zero_shot")
+            run.figure(figures.confidence_curves(mine.frame("zero_shot"), list(corpora)), "confidence")
         for name, rows in mine.rows.items():
             tables.add(name, rows)
 
@@ -337,7 +340,8 @@ def transfer_grid(sources: Sequence[Source], corpora: Mapping[str, Corpus], conf
 def publish(run: Run, tables: Tables, config: Config) -> list[str]:
     """Tables, figures and the report of the whole study, at its own run; returns what was found, in sentences."""
     log_tables(run, tables)
-    page = StudyTables(run.name, config.flat(), environment(config), tables.frames(), tables.links | {run.name: run.link})
+    links = tables.links | {run.name: run.link}
+    page = StudyTables(run.name, config.flat(), environment(config), tables.frames(), links)
     drawn = draw(page)
     for name, image in drawn.items():
         run.bytes(image, f"figures/{name}.png")

@@ -10,14 +10,13 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # read by MLflow when it is imported
 
 import mlflow
 import pandas as pd
 import torch
-from matplotlib.figure import Figure
 from mlflow.data.code_dataset_source import CodeDatasetSource
 from mlflow.data.meta_dataset import MetaDataset
 from mlflow.entities import Metric, Param, RunTag
@@ -29,9 +28,8 @@ from nanogpt.checkpoint import Checkpoint, save_checkpoint
 from nanogpt.config import Config
 from nanogpt.corpus import Corpus
 
-METRIC_LIMIT = 1000
-"""MLflow takes at most so many metrics in one batch."""
-
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 def key(*parts: str) -> str:
     """A metric key: `key("zero_shot", "math", "bits_per_byte")` is "zero_shot/math/bits_per_byte"."""

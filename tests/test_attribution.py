@@ -135,10 +135,11 @@ def test_rows_are_the_lower_triangle_and_shares_sum_to_one(model: GPT, trained: 
     assert shares[1:] == pytest.approx([1.0] * 9, abs=1e-5)
 
 
-def test_an_untrained_model_looks_at_nothing(checkpoints: list[Checkpoint]) -> None:
+def test_an_untrained_model_already_looks_at_every_character(checkpoints: list[Checkpoint]) -> None:
+    """What randomised weights look at is the baseline of every later map, so it must not be empty."""
     untrained = checkpoints[0]
     (found,) = attribute(untrained.build(), untrained, ["abc"])
-    assert not found.scores_TS.any() and [row["share"] for row in rows(found)] == [0.0] * 6
+    assert all(row["share"] > 0 for row in rows(found))
 
 
 def test_the_summary_of_known_maps() -> None:

@@ -15,7 +15,8 @@ def test_tidy_is_idempotent() -> None:
 
 def test_play() -> None:
     markdown = "# Play\n\n**ANN**  \nGood _day_.  \nWell\\--no.\n\n_\\[Enter BOB, and\ntwo more\\]_\n\n__BOB__ says\n"
-    assert cleaning.clean_play(markdown) == "Play\n\nANN:\nGood day.\nWell--no.\n\n[Enter BOB, and two more]\n\nBOB says\n"
+    plain = cleaning.clean_play(markdown)
+    assert plain == "Play\n\nANN:\nGood day.\nWell--no.\n\n[Enter BOB, and two more]\n\nBOB says\n"
 
 
 def test_wikitext_keeps_prose_only() -> None:
@@ -41,14 +42,16 @@ def test_docstring_keeps_prose_and_formulas() -> None:
         ">>> f(1)\n1\n\nParameters\n==========\n\nn : int\n    The number of the term, which must not be negative.\n"
     )
     text = cleaning_math.clean_docstring(docstring)
-    assert text.startswith("Computes the $n$-th number of a very well known and pleasant sequence.\n\n\\[\na^2 = b\n\\]\n")
+    first = "Computes the $n$-th number of a very well known and pleasant sequence."
+    assert text.startswith(f"{first}\n\n\\[\na^2 = b\n\\]\n")
     assert text.endswith("\n\nwhere $\\alpha$ is always greater than zero, as sin shows here.\n")
     assert ">>>" not in text and "negative" not in text and ".. math" not in text and "~" not in text
 
 
 def test_hardy() -> None:
     source = (
-        "licence\n\\MainMatter\n\\PageSep{1}\n\\Chapter{I}{NUMBERS}\n\\Paragraph{1. One.} See~\\SecNo[§]{2}, \\emph{or}% no\n"
+        "licence\n\\MainMatter\n\\PageSep{1}\n\\Chapter{I}{NUMBERS}\n\\Paragraph{1. One.} "
+        "See~\\SecNo[§]{2}, \\emph{or}% no\n"
         "\\Ref{Ch.}{II}; {\\Loosen $a\\DPtypo{.}{,} \\sqrtp{b}$}\n\\begin{Theorem}[1.]\nIf.\n\\end{Theorem}\n"
         "\\PageSep{2}\n\\clearpage\nPRINTED\n\\PGLicense\nthe end\n"
     )

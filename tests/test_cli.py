@@ -32,7 +32,8 @@ def run(command: click.Command, *arguments: str) -> Result:
 
 
 def test_hyphens_and_underscores_are_the_same_and_empty_means_preset() -> None:
-    spelled = [run(show, "--n-embd", "64", "--equal-bytes", "false"), run(show, "--n_embd", "64", "--equal_bytes", "no")]
+    spelled = [run(show, "--n-embd", "64", "--equal-bytes", "false"),
+               run(show, "--n_embd", "64", "--equal_bytes", "no")]
     assert {result.output for result in spelled} == {"quick 64 128 False\n"}
     assert run(show, "--preset", "smoke", "--n-embd", "").output == "smoke 32 32 True\n"
 

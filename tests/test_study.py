@@ -36,8 +36,9 @@ def run_project(store: Path, entry_point: str, *parameters: str) -> subprocess.C
     given = [word for parameter in parameters for word in ("-P", parameter)]
     command = [sys.executable, "-m", "mlflow", "run", str(ROOT), "-e", entry_point, "--env-manager", "local",
                "--experiment-name", "domains", *given]
-    environment = os.environ | QUIET | {"MLFLOW_TRACKING_URI": f"sqlite:///{store}/mlflow.db",
-                                        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
+    environment = inherited | QUIET | {"MLFLOW_TRACKING_URI": f"sqlite:///{store}/mlflow.db",
+                                       "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     return subprocess.run(command, cwd=store, env=environment, capture_output=True, text=True, timeout=170)
 
 
@@ -149,7 +150,8 @@ def test_a_model_loads_by_name_in_a_fresh_process_elsewhere(store: Path, tmp_pat
     program = ("import mlflow; print(mlflow.pyfunc.load_model('models:/nanogpt-shakespeare@late').predict(['ROMEO:'], "
                "params={'max_new_tokens': 100, 'temperature': 0.8, 'seed': 1}))")
     environment = os.environ | QUIET | {"MLFLOW_TRACKING_URI": f"sqlite:///{store}/mlflow.db"}
-    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, env=environment, capture_output=True,
+                          text=True)
     assert done.returncode == 0, done.stderr
     (text,) = eval(done.stdout)
     assert text.startswith("ROMEO:") and len(text) == len("ROMEO:") + 100

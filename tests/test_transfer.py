@@ -52,7 +52,7 @@ def test_an_epoch_of_batches_shows_every_window_once() -> None:
     assert sorted(inputs[:, 0].tolist()) == [0, 1, 2]
 
 
-def test_no_steps_or_no_rate_is_the_zero_shot_cell(trained: Checkpoint, corpora: dict[str, Corpus], tiny_config: Config):
+def test_no_steps_or_no_rate_is_the_zero_shot_cell(trained, corpora, tiny_config) -> None:
     target = corpora["math"]
     split = target.validation.head(tiny_config.transfer.curve_characters)
     zero_shot = evaluate(trained.build(), trained, split).bits_per_byte
@@ -63,7 +63,8 @@ def test_no_steps_or_no_rate_is_the_zero_shot_cell(trained: Checkpoint, corpora:
 
 def test_the_source_stays_as_it_was_and_the_target_is_learnt(trained, corpora, tiny_config) -> None:
     before = trained.sha256
-    points = list(adapt(trained, corpora["math"], with_transfer(tiny_config, transfer_steps=20, shots=128), 0.003, seed=1))
+    config = with_transfer(tiny_config, transfer_steps=20, shots=128)
+    points = list(adapt(trained, corpora["math"], config, 0.003, seed=1))
     assert points[-1].bits_per_byte < points[0].bits_per_byte
     assert dataclasses.replace(trained).sha256 == before
     assert points[-1].checkpoint.notes["parent_sha256"] == before
