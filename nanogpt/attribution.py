@@ -54,6 +54,8 @@ def attribute(model: GPT, checkpoint: Checkpoint, prompts: Sequence[str]) -> lis
     prompts = [prompt[-model.config.block_size:] for prompt in prompts]
     if not all(prompts):
         raise ValueError("prompt must have at least one character, got ''")
+    if not prompts:
+        return []
     encoded = [vocabulary.encode(prompt) for prompt in prompts]
     ids_PT = pad_sequence(encoded, batch_first=True).to(device)  # what stands after a prompt cannot reach back into it
     last_P = torch.tensor([len(prompt) - 1 for prompt in prompts], device=device)
