@@ -73,7 +73,7 @@ class ModelConfig:
 class TrainConfig:
     """One training from random weights."""
 
-    max_steps: int = knob(800, "optimizer steps")
+    max_steps: int = knob(600, "optimizer steps")
     batch_size: int = knob(8, "windows of block_size characters in a step")
     matrix_learning_rate: float = knob(0.02, "Muon's learning rate, for the matrices inside the blocks")
     learning_rate: float = knob(0.01, "AdamW's learning rate, for embeddings, head and vectors")
@@ -98,13 +98,13 @@ class TransferConfig:
 
     stages: str = knob("early,mid,late", "checkpoint stages that a study adapts, comma-separated")
     shots: int = knob(16, "training windows of block_size characters of the target domain")
-    transfer_steps: int = knob(30, "optimizer steps of a transfer")
-    transfer_batch_size: int = knob(8, "windows in a step of a transfer")
-    trials: int = knob(4, "Optuna trials for each learning rate that is tuned")
+    transfer_steps: int = knob(12, "optimizer steps of a transfer")
+    transfer_batch_size: int = knob(4, "windows in a step of a transfer")
+    trials: int = knob(3, "Optuna trials for each learning rate that is tuned")
     rate_low: float = knob(0.0003, "smallest learning rate that is tried (AdamW)")
     rate_high: float = knob(0.03, "largest learning rate that is tried (AdamW)")
-    curve_points: int = knob(6, "validation losses along a transfer, after the one at step 0")
-    curve_characters: int = knob(8192, "characters of validation text behind each of them")
+    curve_points: int = knob(3, "validation losses along a transfer, after the one at step 0")
+    curve_characters: int = knob(4096, "characters of validation text behind each of them")
     storage: str = knob("mlruns/optuna.journal", "where Optuna studies live: a journal file, or a storage URL")
 
     def __post_init__(self) -> None:
@@ -124,8 +124,8 @@ class TransferConfig:
 class AnalysisConfig:
     """What is read from trained models: losses, generations, attributions."""
 
-    eval_characters: int = knob(100_000, "test characters scored for each checkpoint and domain; 0: all")
-    generate_characters: int = knob(200, "characters of each controlled generation")
+    eval_characters: int = knob(12_000, "test characters scored for each checkpoint and domain; 0: all")
+    generate_characters: int = knob(120, "characters of each controlled generation")
     temperatures: str = knob("0.8", "temperatures of the controlled generations, comma-separated")
     prompts: str = knob("", "file of prompts, one on each line; empty: from each domain's test text")
     top_characters: int = knob(5, "most probable characters listed at each position of a prompt")
@@ -178,10 +178,12 @@ PRESETS: dict[str, dict[str, Any]] = {
     "quick": {},
     "standard": {"n_layer": 4, "n_embd": 128, "block_size": 256, "batch_size": 8, "max_steps": 1600,
                  "learning_rate": 0.005, "weight_decay": 0.1, "checkpoints": 16, "log_every": 50,
-                 "eval_characters": 0, "trials": 12, "transfer_steps": 100},
+                 "eval_characters": 0, "trials": 12, "transfer_steps": 100, "curve_points": 10,
+                 "curve_characters": 16_384, "generate_characters": 200},
     "gpu": {"n_layer": 6, "n_head": 6, "n_embd": 384, "block_size": 256, "batch_size": 64, "max_steps": 450,
             "learning_rate": 0.0025, "dropout": 0.15, "weight_decay": 0.1, "checkpoints": 16, "log_every": 50,
-            "eval_characters": 0, "trials": 25, "transfer_steps": 100, "transfer_batch_size": 16},
+            "eval_characters": 0, "trials": 25, "transfer_steps": 100, "transfer_batch_size": 16, "curve_points": 10,
+            "curve_characters": 16_384, "generate_characters": 200},
 }
 
 

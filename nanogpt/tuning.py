@@ -65,13 +65,16 @@ def open_study(checkpoint: Checkpoint, target: Corpus, config: Config, storage: 
 def tune(study: optuna.Study, checkpoint: Checkpoint, target: Corpus, config: Config) -> Iterator[Trial]:
     """Yield every trial, those of earlier sessions first, until `trials` have ended well or been pruned.
 
-    Rates are log-uniform. The sampler is seeded by the number of ended trials, so 5 + 5 trials equal 10.
+    The first rate is the geometric middle of the range, the others are log-uniform. The sampler is seeded by the number of ended trials, so 5 + 5 trials equal 10.
     """
     ended = (TrialState.COMPLETE, TrialState.PRUNED)
     done = study.get_trials(states=ended)
     yield from map(as_trial, done)
     for number in range(len(done), config.transfer.trials):
         study.sampler = optuna.samplers.TPESampler(seed=config.seed * 10_007 + number, n_startup_trials=4)
+        if number == 0:
+            middle = math.sqrt(config.transfer.rate_low * config.transfer.rate_high)
+            study.enqueue_trial({RATE: middle}, skip_if_exists=True)
         trial = study.ask()
         rate = trial.suggest_float(RATE, config.transfer.rate_low, config.transfer.rate_high, log=True)
         value, state = run_trial(trial, adapt(checkpoint, target, config, rate, seed=config.seed))
