@@ -14,6 +14,7 @@ from mlflow.exceptions import MlflowException
 
 from nanogpt import serving
 from nanogpt.checkpoint import Checkpoint, load_checkpoint
+from nanogpt.config import STAGE_SHARES
 
 PACKAGES = ("torch", "mlflow", "pandas", "numpy")
 
@@ -54,11 +55,19 @@ def register(checkpoint: Checkpoint, model_id: str, run_id: str, tags: Mapping[s
     if found:
         return Version(name, str(found[0].version), model_id)
     if not client.search_registered_models(f"name = '{name}'"):
-        client.create_registered_model(name, tags={"domain": checkpoint.domain})
+        about = f"Checkpoints of character-level GPTs trained on {checkpoint.domain}: prompts in, text out."
+        client.create_registered_model(name, tags={"domain": checkpoint.domain}, description=about)
     made = client.create_model_version(
-        name, source=f"models:/{model_id}", model_id=model_id, run_id=run_id,
+        name, source=f"models:/{model_id}", model_id=model_id, run_id=run_id, description=describe(checkpoint, tags),
         tags={"domain": checkpoint.domain} | same | {tag: str(value) for tag, value in tags.items()})
     return Version(name, str(made.version), model_id)
+
+
+def describe(checkpoint: Checkpoint, tags: Mapping[str, Any]) -> str:
+    """What the version's line in the UI says."""
+    of = f" of {checkpoint.notes['max_steps']}" if "max_steps" in checkpoint.notes else ""
+    score = f", {tags['bits_per_byte']} bits per byte on validation" if "bits_per_byte" in tags else ""
+    return f"Step {checkpoint.step}{of}{score}"
 
 
 def versions(name: str) -> Sequence[Any]:
@@ -67,9 +76,12 @@ def versions(name: str) -> Sequence[Any]:
 
 
 def set_alias(uri: str, alias: str) -> None:
-    """Point an alias at the version `models:/<name>/<version>`."""
+    """Point an alias at the version `models:/<name>/<version>`; a stage is written on the version as a tag too."""
     _, name, number = uri.split("/")
-    mlflow.MlflowClient().set_registered_model_alias(name, alias, number)
+    client = mlflow.MlflowClient()
+    client.set_registered_model_alias(name, alias, number)
+    if alias in STAGE_SHARES:
+        client.set_model_version_tag(name, number, "stage", alias)
 
 
 def load(uri: str) -> Checkpoint:
