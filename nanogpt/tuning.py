@@ -65,7 +65,8 @@ def open_study(checkpoint: Checkpoint, target: Corpus, config: Config, storage: 
 def tune(study: optuna.Study, checkpoint: Checkpoint, target: Corpus, config: Config) -> Iterator[Trial]:
     """Yield every trial, those of earlier sessions first, until `trials` have ended well or been pruned.
 
-    The first rate is the geometric middle of the range, the others are log-uniform. The sampler is seeded by the number of ended trials, so 5 + 5 trials equal 10.
+    The first rate is the geometric middle of the range, the others are log-uniform. The sampler is seeded by the
+    number of ended trials, so 5 + 5 trials equal 10.
     """
     ended = (TrialState.COMPLETE, TrialState.PRUNED)
     done = study.get_trials(states=ended)
