@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from nanogpt import cli, inputs, pipeline
+from nanogpt import cli, inputs, program
 from nanogpt.config import Config
 
 
@@ -12,7 +12,7 @@ from nanogpt.config import Config
 def main(config: Config) -> None:
     """Train, evaluate, transfer, analyze and register: the whole study."""
     corpora = inputs.study_corpora(config)
-    click.echo(pipeline.study_domains(corpora, config))
+    click.echo(program.study_domains(corpora, config))
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ LAYERS = (     # a module imports only from the lines above its own
     "registry",
     "inputs",
     "pipeline",
+    "program",
 )
 RANK = {module: rank for rank, layer in enumerate(LAYERS) for module in layer.split()}
 SCIENCE = RANK["transfer"]     # up to this rank, torch is the only package that a module may count on

@@ -1,0 +1,92 @@
+"""The whole study: which phases follow one another, and what is published at the end."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+
+from nanogpt import registry
+from nanogpt.config import Config
+from nanogpt.corpus import Corpus
+from nanogpt.inputs import Source, Tables, read_prompts
+from nanogpt.pipeline import analyze, evaluate_sources, log_tables, scratch_source, train_domain, transfer
+from nanogpt.report import StudyTables, draw, findings, render
+from nanogpt.tracking import Run, environment, open_run
+
+log = logging.getLogger("nanogpt")
+
+
+def study_domains(corpora: Mapping[str, Corpus], config: Config) -> str:
+    """All phases over all domains in one run with nested runs; returns a short summary for people."""
+    tables, phases = Tables(), Phases(len(corpora) + 4)
+    name = f"study {', '.join(corpora)} · {config.preset} · seed {config.seed}"
+    with open_run(name, config, phase="study", preset=config.preset) as run:
+        run.datasets(corpora, "study")
+        tables.add("corpora", (corpus.row() for corpus in corpora.values()))
+        sources: list[Source] = []
+        for corpus in corpora.values():
+            phases.next(f"train {corpus.name}")
+            sources += train_domain(corpus, config, tables)
+        phases.next("zero-shot losses and confidence of every checkpoint on every domain")
+        evaluate_sources(sources, corpora, config, tables)
+        phases.next("few-shot transfer with tuned learning rates")
+        transfer_grid(sources, corpora, config, tables)
+        phases.next("attribution")
+        staged = [source for source in sources if source.stage or source.checkpoint.step == 0]
+        prompts = read_prompts(config, corpora)
+        analyze(staged, prompts, config, tables, drawn=dict(prompts).values())
+        phases.next("tables, figures and report")
+        found = publish(run, tables, config)
+        return summary_text(run, found, sources, phases.seconds)
+
+
+class Phases:
+    """Says which phase of how many begins, and how long the study has run."""
+
+    def __init__(self, count: int) -> None:
+        self.count, self.number, self.began = count, 0, time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self.began
+
+    def next(self, title: str) -> None:
+        self.number += 1
+        log.info("[%d/%d] %s · %.0f s so far", self.number, self.count, title, self.seconds)
+
+
+def transfer_grid(sources: Sequence[Source], corpora: Mapping[str, Corpus], config: Config, tables: Tables) -> None:
+    """Every early, mid and late checkpoint, and none at all, to every other domain."""
+    grid = [(scratch_source(next(s for s in sources if s.checkpoint.step == 0)), target) for target in corpora.values()]
+    grid += [(source, target) for source in sources if source.stage in config.transfer.stage_names
+             for name, target in corpora.items() if name != source.checkpoint.domain]
+    for source, target in grid:
+        transfer(source, target, corpora.get(source.checkpoint.domain), config, tables, draw=False)
+
+
+def publish(run: Run, tables: Tables, config: Config) -> list[str]:
+    """Tables, figures and the report of the whole study, at its own run; returns what was found, in sentences."""
+    log_tables(run, tables)
+    links = tables.links | {run.name: run.link}
+    page = StudyTables(run.name, config.flat(), environment(config), tables.frames(), links)
+    drawn = draw(page)
+    for name, image in drawn.items():
+        run.bytes(image, f"figures/{name}.png")
+    run.text(render(page, drawn), "report.html")
+    found = findings(page)
+    run.describe("\n".join(["### Findings", *(f"- {sentence}" for sentence in found),
+                            "\nThe whole story is in the artifact `report.html`."]))
+    return found
+
+
+def summary_text(run: Run, found: Sequence[str], sources: Sequence[Source], seconds: float) -> str:
+    """What a person reads at the end: what was found, and where to look."""
+    domains = list(dict.fromkeys(source.checkpoint.domain for source in sources))
+    example = f"models:/{registry.model_name(domains[0])}@late"
+    lines = [f"Study of {', '.join(domains)}: {len(sources)} checkpoints in {seconds:.0f} s.", ""]
+    lines += [f"  · {sentence}" for sentence in found]
+    lines += ["", "Where to look:", "  runs, models, figures   mlflow ui   (then http://127.0.0.1:5000/?workflowType=machine_learning)",
+              f"  the report              {run.artifact('report.html')}",
+              f"  a model by name         mlflow.pyfunc.load_model({example!r}).predict([\"The \"])"]
+    return "\n".join(lines)
