@@ -86,7 +86,7 @@ def summary_text(run: Run, found: Sequence[str], sources: Sequence[Source], seco
     example = f"models:/{registry.model_name(domains[0])}@late"
     lines = [f"Study of {', '.join(domains)}: {len(sources)} checkpoints in {seconds:.0f} s.", ""]
     lines += [f"  · {sentence}" for sentence in found]
-    lines += ["", "Where to look:", "  runs, models, figures   mlflow ui   (then http://127.0.0.1:5000/?workflowType=machine_learning)",
+    lines += ["", "Where to look:", f"  runs, models, figures   mlflow ui   (then http://127.0.0.1:5000{run.page})",
               f"  the report              {run.artifact('report.html')}",
               f"  a model by name         mlflow.pyfunc.load_model({example!r}).predict([\"The \"])"]
     return "\n".join(lines)

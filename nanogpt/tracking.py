@@ -49,6 +49,11 @@ class Run:
         """Its id, and its page below the address of the MLflow UI."""
         return self.id, f"/#/experiments/{self.experiment_id}/runs/{self.id}"
 
+    @property
+    def page(self) -> str:
+        """The runs of its experiment in the UI's view of trainings, which shows the registry too."""
+        return f"/#/experiments/{self.experiment_id}/runs?workflowType=machine_learning"
+
     def metrics(self, values: Mapping[str, float], step: int = 0, model_id: str | None = None) -> None:
         """Log finite numbers at a training step, in one batch; also on the logged model where its id is given."""
         finite = {name: float(value) for name, value in values.items() if value == value}
