@@ -73,7 +73,7 @@ def attribute(model: GPT, checkpoint: Checkpoint, prompts: Sequence[str]) -> lis
 def rows(attribution: Attribution) -> Iterator[dict[str, object]]:
     """Tidy: a row for each target position and each position at or before it.
 
-    `share` sums to 1 over a target, or to 0 where no position counts, as in an untrained model.
+    `share` sums to 1 over a target, or to 0 where no position counts.
     """
     share_TS = attribution.scores_TS / attribution.scores_TS.sum(-1, keepdim=True).clamp_min(1e-12)
     scores, shares, probabilities = (x.tolist() for x in (attribution.scores_TS, share_TS, attribution.probability_T))

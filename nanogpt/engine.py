@@ -54,7 +54,11 @@ def random_stream(seed: int, device: torch.device) -> Iterator[None]:
     """Draw from a stream of its own inside the block and leave every global stream as it was."""
     devices = [torch.cuda.current_device()] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would move the streams of all devices
+        if device.type == "cuda":
+            torch.cuda.manual_seed(seed)
+        if device.type == "mps":
+            torch.mps.manual_seed(seed)
         yield
 
 

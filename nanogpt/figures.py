@@ -25,7 +25,7 @@ from matplotlib.image import imsave
 from matplotlib.lines import Line2D
 
 from nanogpt import looks
-from nanogpt.looks import STAGES, Look
+from nanogpt.looks import Look
 
 INK, SMALL, DARK = "#222222", 8, 0.55     # DARK: where on a colour map white letters read better
 P = ParamSpec("P")
@@ -140,16 +140,17 @@ def _pair_figure(frame: pd.DataFrame, x: str, label: str, star: bool) -> Figure:
     columns = min(3, frame.groupby("target")["source"].nunique().max())
     figure, panels = _panels(-(-len(groups) // columns), columns, (3.4, 2.5), count=len(groups), sharey="row")
     for axes, (pair, rows) in zip(panels, groups.items(), strict=True):
-        for stage, line in looks.groups_of(rows, "stage", STAGES).items():
+        for stage, line in looks.stages_of(rows).items():
+            look = looks.stage_look(stage)
             for _, part in [("", line)] if star else line.groupby("learning_rate"):
-                _line(axes, part, x, bits, looks.stage_look(stage))
+                _line(axes, part, x, bits, look)
             if star:
-                _line(axes, line.nsmallest(1, bits), x, bits, Look(STAGES[stage], "*"), markersize=13)
+                _line(axes, line.nsmallest(1, bits), x, bits, look._replace(marker="*"), markersize=13)
         if star:
             axes.set_xscale("log")
             _plain_ticks(axes.xaxis, ticker.LogLocator(subs=(1, 2, 5)))
         _name(axes, pair, label, "bits per byte")
-    _legend(figure, {stage: looks.stage_look(stage) for stage in looks.groups_of(frame, "stage", STAGES)}, "from")
+    _legend(figure, {stage: looks.stage_look(stage) for stage in looks.stages_of(frame)}, "from")
     return figure
 
 
@@ -157,7 +158,7 @@ def _pair_figure(frame: pd.DataFrame, x: str, label: str, star: bool) -> Figure:
 def transfer_summary(transfers: pd.DataFrame, /, domains: Sequence[str] = ()) -> Figure:
     """By stage: the tuned rate; test bits per byte before (hollow) and after, on the target and on the source."""
     styles, groups = looks.by_source(looks.most_shots(transfers), domains)
-    stages = list(looks.groups_of(transfers, "stage", STAGES))
+    stages = list(looks.stages_of(transfers))
     figure, panels = _panels(len(groups), 3, (3.2, 2.5), sharey="col")
     for i, (source, rows) in enumerate(groups.items()):
         rate, there, home = panels[3 * i:3 * i + 3]

@@ -27,9 +27,15 @@ class Source:
     """A checkpoint that is studied: what tables call it, and where it is kept."""
 
     checkpoint: Checkpoint
-    stage: str = ""                # early, mid, late, final, scratch or ""
+    stage: str = ""                # early, mid, late, final, scratch; an alias or "step 450" where a user named it
     uri: str = ""
     model_id: str | None = None    # MLflow's id of the logged model, for its metrics
+
+    @property
+    def title(self) -> str:
+        """"scratch", "shakespeare early" or "shakespeare step 450"."""
+        names = (self.checkpoint.domain, self.stage or f"step {self.checkpoint.step}")
+        return " ".join(dict.fromkeys(names))
 
     @property
     def row(self) -> Row:
@@ -45,6 +51,10 @@ class Tables:
 
     def add(self, name: str, rows: Iterable[Row]) -> None:
         self.rows[name].extend(rows)
+
+    def add_all(self, other: Tables) -> None:
+        for name, rows in other.rows.items():
+            self.add(name, rows)
 
     def frame(self, name: str) -> pd.DataFrame:
         return pd.DataFrame(self.rows[name])
@@ -72,10 +82,16 @@ def corpora_for(checkpoint: Checkpoint, texts: Sequence[DomainText], config: Con
     return make_corpora(texts, config.data, checkpoint.model_config.block_size, checkpoint.vocabulary)
 
 
+def load_source(uri: str) -> Source:
+    """A model by its URI; its stage is its alias, or else its step."""
+    checkpoint = registry.load(uri)
+    alias = uri.partition("@")[2] if uri.startswith("models:/") else ""
+    return Source(checkpoint, stage=alias or f"step {checkpoint.step}", uri=uri)
+
+
 def load_sources(uris: str) -> list[Source]:
     """The models of a comma-separated list of URIs. ValueError where one is missing or their vocabularies differ."""
-    found = [Source(registry.load(uri), stage=uri.rpartition("@")[2] if "@" in uri else "", uri=uri)
-             for uri in (part.strip() for part in uris.split(",")) if uri]
+    found = [load_source(uri) for uri in (part.strip() for part in uris.split(",")) if uri]
     require(bool(found), "models must name at least one model", uris)
     vocabularies = {source.checkpoint.vocabulary.sha256[:12] for source in found}
     require(len(vocabularies) == 1, "models must share one vocabulary", sorted(vocabularies))
@@ -88,7 +104,11 @@ def read_prompts(config: Config, corpora: Mapping[str, Corpus]) -> list[tuple[st
         return study.prompts_of(corpora)
     path = Path(config.analysis.prompts)
     require(path.is_file(), "prompts must be an existing file", str(path))
-    prompts = [("prompts", line) for line in path.read_text("utf-8").splitlines() if line.strip()]
+    try:
+        lines = path.read_text("utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"prompts must be a UTF-8 text, got byte {error.start} of {str(path)!r}") from error
+    prompts = [("prompts", line) for line in lines if line.strip()]
     require(bool(prompts), "prompts must have at least one line that is not empty", str(path))
     return prompts
 

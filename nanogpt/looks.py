@@ -50,8 +50,14 @@ def domain_looks(frame: pd.DataFrame, order: Sequence[str], *columns: str) -> di
 
 
 def stage_look(stage: str) -> Look:
-    """From scratch is dashed with squares; the others are full lines with circles."""
-    return Look(STAGES[stage], "s", "--") if stage == "scratch" else Look(STAGES[stage])
+    """From scratch is dashed with squares; the others are full lines with circles, those without a name in blue."""
+    color = STAGES.get(stage, OKABE_ITO[0])
+    return Look(color, "s", "--") if stage == "scratch" else Look(color)
+
+
+def stages_of(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """The rows of each stage, in the order of `STAGES`, then of any other (a model that a user named)."""
+    return groups_of(frame, "stage", dict.fromkeys([*STAGES, *frame["stage"]]))
 
 
 def groups_of(frame: pd.DataFrame, column: str, order: Iterable[str]) -> dict[str, pd.DataFrame]:

@@ -105,8 +105,7 @@ def keep(checkpoint: Checkpoint, row: Row, run: Run, *, final: bool) -> Source:
     tags = {"bits_per_byte": f"{row['validation_bits_per_byte']:.4f}", "preset": checkpoint.notes.get("preset", "")}
     model_id = registry.log_model(checkpoint, path, {"domain": checkpoint.domain, "step": checkpoint.step} | tags)
     run.metrics({"validation/bits_per_byte": row["validation_bits_per_byte"]}, checkpoint.step, model_id)
-    version = registry.register(checkpoint, model_id, run.id, tags)
-    return Source(checkpoint, uri=version.uri, model_id=model_id)
+    return Source(checkpoint, uri=registry.register(checkpoint, model_id, run.id, tags), model_id=model_id)
 
 
 def alias_all(kept: Sequence[Source], aliases: Mapping[str, int]) -> list[Source]:
@@ -139,16 +138,13 @@ def evaluate_sources(sources: Sequence[Source], corpora: Mapping[str, Corpus], c
                     mine.add("zero_shot", [row])
                 if source.stage:
                     mine.add("generations", study.generations(model, source.checkpoint, prompts, config, source.row))
-                mine.add("top_characters",
-                         study.position_tops(model, source.checkpoint, prompts, config, source.row))
                 log.info("      %s · %s", source.checkpoint.title, ", ".join(
                     f"{row['target']} {row['bits_per_byte']:.3f}" for row in mine.rows["zero_shot"][-len(texts):])
                     + " bits per byte")
             log_tables(run, mine)
             run.figure(figures.zero_shot_curves(mine.frame("zero_shot"), list(corpora)), "zero_shot")
             run.figure(figures.confidence_curves(mine.frame("zero_shot"), list(corpora)), "confidence")
-        for name, rows in mine.rows.items():
-            tables.add(name, rows)
+        tables.add_all(mine)
 
 
 def evaluation_metrics(row: Row) -> dict[str, float]:
@@ -182,11 +178,13 @@ def transfer(source: Source, target: Corpus, own: Corpus | None, config: Config,
     the source's corpus, read before and after to see what was forgotten.
     """
     names = transfer_names(source, target, config)
-    with open_run(f"transfer {names['source']} {names['stage']} → {target.name} · {config.transfer.shots} shots",
-                  config, phase="transfer", parent_uri=source.uri, **names) as run:
+    if learning_rate is not None:
+        require(learning_rate >= 0, "learning rate must be >= 0", learning_rate)
+    with open_run(f"transfer {source.title} → {target.name} · {config.transfer.shots} shots", config,
+                  phase="transfer", parent_uri=source.uri, **names) as run:
         tables.links[run.name] = run.link
-        trials = [] if learning_rate else tune_rate(source, target, config, run)
-        rate = learning_rate or best_rate(trials)
+        trials = tune_rate(source, target, config, run) if learning_rate is None else []
+        rate = best_rate(trials) if learning_rate is None else learning_rate
         points = list(adapt(source.checkpoint, target, config, rate, seed=config.seed + 1))
         adapted = points[-1].checkpoint
         assert adapted is not None
@@ -207,10 +205,9 @@ def transfer(source: Source, target: Corpus, own: Corpus | None, config: Config,
             run.figure(figures.tuning_history(mine.frame("trials")), "trials")
         run.describe(f"From **{summary['zero_shot_bits_per_byte']:.3f}** to **{summary['test_bits_per_byte']:.3f}** "
                      f"bits per byte on {target.name} (test) at learning rate {rate:.2g}.")
-    for name, rows in mine.rows.items():
-        tables.add(name, rows)
-    log.info("      %s %s → %s · rate %.2g · %.3f → %.3f bits per byte", names["source"], names["stage"], target.name,
-             rate, summary["zero_shot_bits_per_byte"], summary["test_bits_per_byte"])
+    tables.add_all(mine)
+    log.info("      %s → %s · rate %.2g · %.3f → %.3f bits per byte", source.title, target.name, rate,
+             summary["zero_shot_bits_per_byte"], summary["test_bits_per_byte"])
     return adapted
 
 
@@ -278,7 +275,7 @@ def analyze(sources: Sequence[Source], prompts: Sequence[tuple[str, str]], confi
         for number, prompt in enumerate(drawn):
             run.figure(figures.attribution_map(attribution, prompt), f"attribution_{number:02d}")
             run.figure(figures.top_character_map(tops, prompt), f"entropy_{number:02d}")
-    tables.add("attribution", mine.rows["attribution"])
+    tables.add_all(mine)
 
 
 def own_rows(frame: pd.DataFrame, column: str, value: str) -> pd.DataFrame:

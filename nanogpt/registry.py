@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,19 +16,6 @@ from nanogpt.checkpoint import Checkpoint, load_checkpoint
 from nanogpt.config import STAGE_SHARES
 
 PACKAGES = ("torch", "mlflow", "pandas", "numpy")
-
-
-@dataclass(frozen=True)
-class Version:
-    """A registered checkpoint."""
-
-    name: str
-    version: str
-    model_id: str
-
-    @property
-    def uri(self) -> str:
-        return f"models:/{self.name}/{self.version}"
 
 
 def model_name(domain: str) -> str:
@@ -47,20 +33,20 @@ def log_model(checkpoint: Checkpoint, path: Path, tags: Mapping[str, Any]) -> st
     return str(info.model_id)
 
 
-def register(checkpoint: Checkpoint, model_id: str, run_id: str, tags: Mapping[str, Any]) -> Version:
-    """Register a logged model under its domain, once: identical weights keep the version that they have."""
+def register(checkpoint: Checkpoint, model_id: str, run_id: str, tags: Mapping[str, Any]) -> str:
+    """Register a logged model under its domain, once: identical weights keep their version. Returns its URI."""
     name, client = model_name(checkpoint.domain), mlflow.MlflowClient()
     same = {"sha256": checkpoint.sha256, "step": str(checkpoint.step)}
     found = [v for v in versions(name) if same.items() <= v.tags.items()]
     if found:
-        return Version(name, str(found[0].version), model_id)
+        return f"models:/{name}/{found[0].version}"
     if not client.search_registered_models(f"name = '{name}'"):
         about = f"Checkpoints of character-level GPTs trained on {checkpoint.domain}: prompts in, text out."
         client.create_registered_model(name, tags={"domain": checkpoint.domain}, description=about)
     made = client.create_model_version(
         name, source=f"models:/{model_id}", model_id=model_id, run_id=run_id, description=describe(checkpoint, tags),
         tags={"domain": checkpoint.domain} | same | {tag: str(value) for tag, value in tags.items()})
-    return Version(name, str(made.version), model_id)
+    return f"models:/{name}/{made.version}"
 
 
 def describe(checkpoint: Checkpoint, tags: Mapping[str, Any]) -> str:

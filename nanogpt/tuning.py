@@ -46,7 +46,8 @@ def open_storage(storage: str) -> optuna.storages.BaseStorage | str:
 def study_name(checkpoint: Checkpoint, target: Corpus, config: Config) -> str:
     """The same name for the same question, so that a study goes on where it stopped: what is asked is in its digest."""
     asked = asdict(config.transfer) | {"seed": config.seed, "source": checkpoint.sha256, "target": target.row()}
-    del asked["trials"]
+    for name in ("trials", "stages", "storage"):  # how much is asked, of what else, and where it is kept
+        del asked[name]
     digest = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:12]
     return f"{checkpoint.domain}-{checkpoint.step}-to-{target.name}-{config.transfer.shots}-shots-{digest}"
 

@@ -8,6 +8,7 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
+from entrypoints.analyze import analyze
 from entrypoints.evaluate import evaluate
 from entrypoints.generate import generate
 from entrypoints.main import main
@@ -53,6 +54,7 @@ BAD = [
     (train, ["--domain", "recipes=latin.txt"], "UTF-8"),
     (evaluate, ["--models", "missing.pt"], "missing.pt"),
     (evaluate, ["--models", "short.txt"], "short.txt"),
+    (analyze, ["--models", "missing.pt", "--prompts", "latin.txt"], "missing.pt"),
     (generate, ["--model", "models:/nanogpt-nothing@late"], "models:/nanogpt-nothing@late"),
     (generate, ["--model", "missing.pt", "--temperature", "-1"], "temperature must be >= 0 and finite, got -1.0"),
 ]

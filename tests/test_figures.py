@@ -156,6 +156,15 @@ def test_matrix_writes_the_numbers_of_every_stage() -> None:
     assert all(f"{stage}, step" in text for stage in ("early", "mid", "late", "final"))
 
 
+@pytest.mark.parametrize("stage", ["best", "step 450"])
+def test_a_stage_that_a_user_named_is_drawn_too(stage: str) -> None:
+    frames = {name: frame.assign(stage=stage) for name, frame in transfer_tables(("math", "wikipedia")).items()}
+    for figure in (figures.transfer_curves(frames["transfer_curves"]), figures.transfer_summary(frames["transfers"]),
+                   figures.tuning_history(frames["trials"])):
+        figures.png(figure, dpi=40)  # drawing names the ticks
+        assert stage in words(figure)
+
+
 def test_prompts_are_shown_letter_by_letter_and_never_read_as_formulas() -> None:
     figure = figures.attribution_map(tables_of()["attribution"], PROMPTS["wikipedia"])
     text = words(figure).splitlines()

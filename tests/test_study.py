@@ -201,6 +201,20 @@ def test_tune_and_transfer_leave_a_study_curves_and_an_adapted_model(client: Mlf
     assert registry.load(uri).domain == "shakespeare-to-math"
 
 
+def test_a_checkpoint_file_is_a_model_too_and_a_given_rate_is_taken(client: MlflowClient) -> None:
+    trained = runs(client, "train")[0].info.run_id
+    uri = f"runs:/{trained}/checkpoints/iter_000030.pt"
+    call(evaluate, "--models", uri, "--preset", "smoke", "--domains", "math")
+    run = max(runs(client, "evaluate"), key=lambda run: run.info.start_time)
+    assert {"tables/generations.csv", "tables/zero_shot.csv"} <= {
+        item.path for item in client.list_artifacts(run.info.run_id, "tables")}
+    call(transfer, "--source", uri, "--target", "math", "--preset", "smoke", "--rate", "0")
+    run = max(runs(client, "transfer"), key=lambda run: run.info.start_time)
+    assert "step 30 → math" in run.info.run_name
+    row = pd.read_csv(f"{run.info.artifact_uri}/tables/transfers.csv").iloc[0]
+    assert row["trials"] == 0 and row["test_bits_per_byte"] == pytest.approx(row["zero_shot_bits_per_byte"], rel=1e-12)
+
+
 def test_analyze_reads_the_users_prompts(client: MlflowClient, tmp_path: Path) -> None:
     (tmp_path / "prompts.txt").write_text("To be or not\nLet x be ☃\n")
     models = "models:/nanogpt-shakespeare@early,models:/nanogpt-shakespeare@late"
