@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from nanogpt import cli, inputs, pipeline
+from nanogpt import analysis_phase, cli, inputs
 from nanogpt.config import Config
 
 
@@ -18,7 +18,7 @@ def analyze(config: Config, models: str) -> None:
         sources[0].checkpoint, inputs.read_texts(config), config)
     tables = inputs.Tables()
     prompts = inputs.read_prompts(config, corpora)
-    pipeline.analyze(sources, prompts, config, tables, drawn=[prompt for _, prompt in prompts])
+    analysis_phase.analyze(sources, prompts, config, tables, drawn=[prompt for _, prompt in prompts])
     click.echo(f"{len(tables.rows['attribution'])} attribution rows in tables/attribution.csv of the run")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from nanogpt import cli, inputs, pipeline
+from nanogpt import cli, evaluation_phase, inputs
 from nanogpt.config import Config
 
 
@@ -16,7 +16,7 @@ def evaluate(config: Config, models: str) -> None:
     config = inputs.shaped(config, sources[0])
     corpora = inputs.corpora_for(sources[0].checkpoint, inputs.read_texts(config), config)
     tables = inputs.Tables()
-    pipeline.evaluate_sources(sources, corpora, config, tables)
+    evaluation_phase.evaluate_sources(sources, corpora, config, tables)
     columns = ["source", "step", "target", "bits_per_byte", "seen_loss_nats", "unseen_share", "accuracy"]
     click.echo(tables.frame("zero_shot")[columns].round(4).to_string(index=False))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from nanogpt import cli, inputs, pipeline
+from nanogpt import cli, inputs, training_phase
 from nanogpt.config import Config
 from nanogpt.domains import domain_name
 
@@ -18,7 +18,7 @@ def train(config: Config, domain: str) -> None:
     """
     corpus = inputs.study_corpora(config, domain)[domain_name(domain)]
     tables = inputs.Tables()
-    kept = pipeline.train_domain(corpus, config, tables)
+    kept = training_phase.train_domain(corpus, config, tables)
     click.echo(f"registered {len(kept)} checkpoints: models:/nanogpt-{corpus.name}@final")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from nanogpt import cli, inputs, pipeline
+from nanogpt import cli, inputs, transfer_phase
 from nanogpt.config import Config
 
 
@@ -16,7 +16,7 @@ def transfer(config: Config, source: str, target: str, rate: float | None) -> No
     """Adapt a model to a domain with a few windows of its text, at a given or a tuned learning rate."""
     origin, corpus, own, config = inputs.transfer_inputs(config, source, target)
     tables = inputs.Tables()
-    pipeline.transfer(origin, corpus, own, config, tables, rate)
+    transfer_phase.transfer(origin, corpus, own, config, tables, rate)
     columns = ["source", "stage", "target", "shots", "learning_rate", "zero_shot_bits_per_byte", "test_bits_per_byte"]
     click.echo(tables.frame("transfers")[columns].to_string(index=False))
 

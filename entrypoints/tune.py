@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from nanogpt import cli, inputs, pipeline
+from nanogpt import cli, inputs, transfer_phase
 from nanogpt.config import Config
 from nanogpt.tracking import open_run
 from nanogpt.tuning import best_rate
@@ -17,7 +17,7 @@ def tune(config: Config, source: str, target: str) -> None:
     """Tune the learning rate of a transfer; the best value is printed and logged. Test text is not read."""
     origin, corpus, _, config = inputs.transfer_inputs(config, source, target)
     with open_run(f"tune {origin.checkpoint.title} → {corpus.name}", config, phase="tune") as run:
-        trials = pipeline.tune_rate(origin, corpus, config, run)
+        trials = transfer_phase.tune_rate(origin, corpus, config, run)
     click.echo(f"best learning rate of {len(trials)} trials: {best_rate(trials):.6g}")
 
 

@@ -16,6 +16,7 @@ from nanogpt.config import Config, require
 from nanogpt.corpus import Corpus, Vocabulary, make_corpora
 from nanogpt.domains import DomainText, domain_name, load_domain
 from nanogpt.study import Row
+from nanogpt.tracking import Run
 
 log = logging.getLogger("nanogpt")
 
@@ -131,3 +132,9 @@ def transfer_inputs(config: Config, uri: str, spec: str) -> tuple[Source, Corpus
     config = shaped(config, source)
     corpora = corpora_for(source.checkpoint, read_texts(config, spec), config)
     return source, corpora[domain_name(spec)], corpora.get(source.checkpoint.domain), config
+
+
+def log_tables(run: Run, tables: Tables) -> None:
+    """All tables of a run; the large ones as CSV alone."""
+    for name, frame in tables.frames().items():
+        run.table(frame, name, show=len(frame) <= 2000)

@@ -7,12 +7,16 @@ import time
 from collections.abc import Mapping, Sequence
 
 from nanogpt import registry
+from nanogpt.analysis_phase import analyze
 from nanogpt.config import Config
 from nanogpt.corpus import Corpus
-from nanogpt.inputs import Source, Tables, read_prompts
-from nanogpt.pipeline import analyze, evaluate_sources, log_tables, scratch_source, train_domain, transfer
-from nanogpt.report import StudyTables, draw, findings, render
+from nanogpt.evaluation_phase import evaluate_sources
+from nanogpt.findings import StudyTables, findings
+from nanogpt.inputs import Source, Tables, log_tables, read_prompts
+from nanogpt.report import draw, render
 from nanogpt.tracking import Run, environment, open_run
+from nanogpt.training_phase import train_domain
+from nanogpt.transfer_phase import scratch_source, transfer
 
 log = logging.getLogger("nanogpt")
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import base64
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +12,9 @@ import jinja2
 import pandas as pd
 
 from nanogpt import figures
+from nanogpt.findings import StudyTables, findings
 from nanogpt.looks import domain_colors, visible
 
-TABLES = ("corpora", "training", "zero_shot", "generations", "top_characters", "transfer_curves", "transfers", "trials",
-          "attribution")
 SHARES = {"unseen_share", "unseen_loss_share", "confidence", "top5_mass", "accuracy", "overconfidence",
           "calibration_error"}
 SHOWN_PROMPTS = 3
@@ -48,35 +46,6 @@ CAPTIONS = {
 }
 
 
-@dataclass(frozen=True)
-class StudyTables:
-    """What a report is made of; a table that is missing or empty leaves its section out.
-
-    `tables` has names of `TABLES`. `links` maps a run's name to its id and to its path below the address of the
-    MLflow UI, such as `/#/experiments/1/runs/0a1b`.
-    """
-
-    title: str
-    config: Mapping[str, Any]
-    environment: Mapping[str, Any]
-    tables: Mapping[str, pd.DataFrame]
-    links: Mapping[str, tuple[str, str]] = field(default_factory=dict)
-
-    def table(self, name: str) -> pd.DataFrame:
-        """The table, empty where there is none; a `stage` that a CSV file lost is '' again."""
-        assert name in TABLES, name
-        frame = self.tables.get(name, pd.DataFrame())
-        return frame.assign(stage=frame["stage"].fillna("")) if "stage" in frame else frame
-
-    @property
-    def domains(self) -> list[str]:
-        """The domains in the study's order, which gives them their colours."""
-        columns = (("corpora", "domain"), ("corpora", "name"), ("training", "domain"), ("zero_shot", "source"),
-                   ("zero_shot", "target"))
-        names = (name for table, column in columns for name in self.table(table).get(column, ()))
-        return list(dict.fromkeys(map(str, names)))
-
-
 def draw(study: StudyTables) -> dict[str, bytes]:
     """Name to PNG of every picture of the report; those of prompts are numbered: `attribution_1`, `top_1`, …"""
     domains, zero_shot, attribution = study.domains, study.table("zero_shot"), study.table("attribution")
@@ -105,76 +74,6 @@ def shown_prompts(study: StudyTables) -> list[str]:
     prompts = list(dict.fromkeys([*study.table("attribution").get("prompt", ()),
                                   *study.table("top_characters").get("prompt", ())]))
     return prompts[::max(1, -(-len(prompts) // SHOWN_PROMPTS))]
-
-
-def findings(study: StudyTables) -> list[str]:
-    """What the tables say, in sentences."""
-    zero_shot = study.table("zero_shot")
-    found = _zero_shot_findings(zero_shot) if len(zero_shot) else ()
-    return [*found, *_transfer_findings(study.table("transfers"))]
-
-
-def _zero_shot_findings(zero_shot: pd.DataFrame) -> Iterator[str]:
-    by_model = zero_shot.groupby("source")["step"]
-    first = zero_shot[zero_shot["step"] == by_model.transform("min")]
-    last = zero_shot[zero_shot["step"] == by_model.transform("max")]
-    own, own_first = last[last["source"] == last["target"]], first[first["source"] == first["target"]]
-    if len(own) and len(first) and first["step"].max() < last["step"].min():
-        falls = own.merge(own_first, on="source", suffixes=("", "_first"))
-        changes = [f"from {row.bits_per_byte_first:.2f} to {row.bits_per_byte:.2f} on {row.source}"
-                   for row in falls.itertuples()]
-        yield (f"Over {last['step'].max():,} training steps, the bits per byte of each model on its own domain's test "
-               f"text went {listed(changes)}.")
-    if zero_shot["source"].nunique() > 1 and len(own):
-        yield from _best_models(last, own)
-    away, away_first = last[last["source"] != last["target"]], first[first["source"] != first["target"]]
-    if len(own) and len(away):
-        yield (f"The mean entropy of the predictions went from {own_first['entropy_nats'].mean():.2f} to "
-               f"{own['entropy_nats'].mean():.2f} nats on the own domain and from "
-               f"{away_first['entropy_nats'].mean():.2f} to {away['entropy_nats'].mean():.2f} on the others; there, "
-               f"characters never seen in training carry {away['unseen_loss_share'].min():.1%} to "
-               f"{away['unseen_loss_share'].max():.1%} of the loss.")
-
-
-def _best_models(last: pd.DataFrame, own: pd.DataFrame) -> Iterator[str]:
-    """Which model is best on each domain, and by how much."""
-    wins, losses = [], []
-    for name, mine in zip(own["target"], own["bits_per_byte"], strict=True):
-        others = last[(last["target"] == name) & (last["source"] != name)].nsmallest(1, "bits_per_byte")
-        for rival, value in zip(others["source"], others["bits_per_byte"], strict=True):
-            if mine < value:
-                wins.append(f"{name} by {value - mine:.2f}")
-            else:
-                losses.append(f"on {name} the model of {rival} is ahead by {mine - value:.2f}")
-    count = len(wins) + len(losses)
-    many = "all" if not losses else f"{len(wins)} of" if wins else "none of"
-    tail = f"; {listed(losses)}" if losses else ""
-    lead = f", ahead of the next model on {listed(wins)}" if wins else ""
-    yield (f"The model trained on a domain is the best on its test text for {many} {count} domains{lead}{tail} bits "
-           "per byte.")
-
-
-def _transfer_findings(transfers: pd.DataFrame) -> Iterator[str]:
-    """Whether late checkpoints adapt better than early ones, each at its tuned rate."""
-    if transfers.empty:
-        return
-    keys = ["source", "target", "shots"]
-    early, late = (transfers[transfers["stage"] == stage] for stage in ("early", "late"))
-    pairs = early.merge(late, on=keys, suffixes=("_early", "_late"))
-    if pairs.empty:
-        return
-    gain = pairs["test_bits_per_byte_early"] - pairs["test_bits_per_byte_late"]
-    verdict = "lower" if gain.mean() > 0 else "higher"
-    yield (f"Adapted at its tuned learning rate, the late checkpoint ends below the early one in "
-           f"{int((gain > 0).sum())} of {len(pairs)} transfers, on average {abs(gain.mean()):.2f} bits per byte "
-           f"{verdict} on the target's test text (median tuned rate {pairs['learning_rate_early'].median():.2g} early, "
-           f"{pairs['learning_rate_late'].median():.2g} late); without repeated seeds this is a description, not a "
-           "test.")
-
-
-def listed(parts: list[str]) -> str:
-    """`a`, `a and b`, `a, b and c`."""
-    return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
 
 
 def cell(column: str, value: Any) -> str:

@@ -12,8 +12,8 @@ import pandas as pd
 import pytest
 from test_figures import DOMAINS, make_tables
 
-from nanogpt import report
-from nanogpt.report import StudyTables
+from nanogpt import findings, report
+from nanogpt.findings import StudyTables
 
 
 @cache
@@ -71,7 +71,7 @@ def test_what_a_model_writes_stays_text() -> None:
     assert "<script>" in data["items"][0]["text"] and data["steps"] == sorted(data["steps"])
 
 
-@pytest.mark.parametrize("name", [name for name in report.TABLES if name not in ("attribution", "top_characters")])
+@pytest.mark.parametrize("name", [name for name in findings.TABLES if name not in ("attribution", "top_characters")])
 def test_a_missing_table_leaves_its_section_out(name: str) -> None:
     tables = {key: frame for key, frame in study().tables.items() if key == name}
     others = dataclasses.replace(study(), tables=tables)
@@ -87,15 +87,15 @@ def test_empty_study_still_gives_a_page() -> None:
 
 
 def test_sentences_follow_the_numbers() -> None:
-    said = " ".join(report.findings(study()))
+    said = " ".join(findings.findings(study()))
     assert "for all 3 domains" in said and "below the early one in 6 of 6 transfers" in said and "lower on" in said
     zero_shot = study().table("zero_shot")
     swapped = zero_shot.assign(source=zero_shot["source"].replace({"math": "wikipedia", "wikipedia": "math"}))
-    said = " ".join(report.findings(with_table("zero_shot", swapped)))
+    said = " ".join(findings.findings(with_table("zero_shot", swapped)))
     assert "for 1 of 3 domains" in said and "on math the model of wikipedia is ahead" in said
     transfers = study().table("transfers")
     swapped = transfers.assign(stage=transfers["stage"].replace({"early": "late", "late": "early"}))
-    said = " ".join(report.findings(with_table("transfers", swapped)))
+    said = " ".join(findings.findings(with_table("transfers", swapped)))
     assert "below the early one in 0 of 6 transfers" in said and "higher on" in said
 
 
@@ -103,12 +103,12 @@ def test_margins_are_those_of_the_table() -> None:
     zero_shot = study().table("zero_shot")
     last = zero_shot[(zero_shot["step"] == zero_shot["step"].max()) & (zero_shot["target"] == "math")]
     best, second = last["bits_per_byte"].nsmallest(2)
-    assert f"math by {second - best:.2f}" in " ".join(report.findings(study()))
+    assert f"math by {second - best:.2f}" in " ".join(findings.findings(study()))
 
 
 def test_one_domain_alone() -> None:
     alone = StudyTables("alone", {}, {}, make_tables(("recipes",)))
-    assert len(report.findings(alone)) == 1 and 'id="transfer"' not in report.render(alone)
+    assert len(findings.findings(alone)) == 1 and 'id="transfer"' not in report.render(alone)
 
 
 @pytest.mark.parametrize(("column", "value", "shown"), [

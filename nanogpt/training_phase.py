@@ -1,0 +1,107 @@
+"""Train domains in runs of their own; every checkpoint is logged, registered and aliased."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import pandas as pd
+
+from nanogpt import figures, registry, study
+from nanogpt.checkpoint import Checkpoint
+from nanogpt.config import Config
+from nanogpt.corpus import Corpus
+from nanogpt.domains import domain_name
+from nanogpt.evaluation import evaluate
+from nanogpt.inputs import Source, Tables
+from nanogpt.study import Row
+from nanogpt.tracking import Run, open_run
+from nanogpt.training import Progress, train
+
+log = logging.getLogger("nanogpt")
+
+SECONDS_BETWEEN_LINES = 2.0
+
+
+def train_domain(corpus: Corpus, config: Config, tables: Tables) -> list[Source]:
+    """Train one domain in a run of its own; every checkpoint is logged, registered and, where it is due, aliased."""
+    name = f"train {corpus.name} · {config.preset} · seed {config.seed}"
+    with open_run(name, config, phase="train", domain=corpus.name, preset=config.preset,
+                  vocabulary_sha256=corpus.vocabulary.sha256, corpus_sha256=corpus.source.sha256) as run:
+        tables.links[run.name] = run.link
+        run.datasets({corpus.name: corpus}, "training")
+        run.table(pd.DataFrame([corpus.row()]), "corpora")
+        kept: list[Source] = []
+        validation: dict[int, float] = {}
+        said = 0.0
+        for progress in train(corpus, config):
+            row = progress_row(progress, corpus, config)
+            if progress.checkpoint:
+                kept.append(keep(progress.checkpoint, row, run, final=progress.step == progress.max_steps))
+                validation[progress.step] = row["validation_bits_per_byte"]
+            run.metrics(progress_metrics(row), progress.step)
+            tables.add("training", [row])
+            if time.monotonic() - said > SECONDS_BETWEEN_LINES or progress.step == progress.max_steps:
+                said = time.monotonic()
+                log.info("%s", progress_line(progress, row))
+        colors = [domain_name(spec) for spec in config.data.domain_specs]
+        aliases = study.stage_steps(validation) | {"best": min(validation, key=lambda step: validation[step])}
+        kept = alias_all(kept, aliases)
+        curves = figures.training_curves(tables.frame("training").query("domain == @corpus.name"), colors)
+        run.figure(curves, "training")
+        run.describe(f"Trained on **{corpus.name}** for {config.train.max_steps} steps.\n\n"
+                     f"- validation: **{row['validation_bits_per_byte']:.3f} bits per byte**\n"
+                     f"- registered as `{registry.model_name(corpus.name)}`: "
+                     + ", ".join(f"{alias} = step {step}" for alias, step in aliases.items()))
+    return kept
+
+
+def progress_row(progress: Progress, corpus: Corpus, config: Config) -> Row:
+    """A row of the training table; validation is read where there is a checkpoint."""
+    row: Row = {"domain": corpus.name, "step": progress.step, "seconds": progress.seconds,
+                "characters_per_second": progress.characters_per_second, "loss_nats": progress.loss_nats,
+                "learning_rate_factor": progress.rate_factor,
+                "validation_nats": None, "validation_bits_per_byte": None}
+    if progress.checkpoint:
+        split = corpus.validation.head(config.analysis.eval_characters)
+        result = evaluate(study.built(progress.checkpoint, config), progress.checkpoint, split)
+        row |= {"validation_nats": result.nats_per_character, "validation_bits_per_byte": result.bits_per_byte}
+    return row
+
+
+def progress_metrics(row: Row) -> dict[str, float]:
+    names = {"loss_nats": "train/loss_nats", "characters_per_second": "train/characters_per_second",
+             "seconds": "train/seconds", "learning_rate_factor": "train/learning_rate_factor",
+             "validation_nats": "validation/nats_per_character",
+             "validation_bits_per_byte": "validation/bits_per_byte"}
+    return {metric: row[column] for column, metric in names.items() if row[column] is not None}
+
+
+def progress_line(progress: Progress, row: Row) -> str:
+    parts = [f"      step {progress.step}/{progress.max_steps}"]
+    if progress.loss_nats is not None:
+        parts.append(f"loss {progress.loss_nats:.3f} nats")
+    if row["validation_bits_per_byte"] is not None:
+        parts.append(f"validation {row['validation_bits_per_byte']:.3f} bits per byte")
+    if progress.step:
+        parts.append(f"{progress.characters_per_second:,.0f} characters/s · {progress.seconds_left:.0f} s left")
+    return " · ".join(parts)
+
+
+def keep(checkpoint: Checkpoint, row: Row, run: Run, *, final: bool) -> Source:
+    """Log a checkpoint as artifact and as model, and register it."""
+    path = run.checkpoint(checkpoint, "final.pt" if final else None)
+    tags = {"bits_per_byte": f"{row['validation_bits_per_byte']:.4f}", "preset": checkpoint.notes.get("preset", "")}
+    model_id = registry.log_model(checkpoint, path, {"domain": checkpoint.domain, "step": checkpoint.step} | tags)
+    run.metrics({"validation/bits_per_byte": row["validation_bits_per_byte"]}, checkpoint.step, model_id)
+    return Source(checkpoint, uri=registry.register(checkpoint, model_id, run.id, tags), model_id=model_id)
+
+
+def alias_all(kept: Sequence[Source], aliases: Mapping[str, int]) -> list[Source]:
+    """Point the aliases at their versions; the sources come back with their stages."""
+    by_step = {source.checkpoint.step: source for source in kept}
+    for alias, step in aliases.items():
+        registry.set_alias(by_step[step].uri, alias)
+    return [replace(source, stage=study.stage_of(source.checkpoint.step, by_step)) for source in kept]
