@@ -11,14 +11,17 @@ from nanogpt.domains import domain_name
 
 @cli.command("data", "model", "train", "analysis")
 @click.option("--domain", default="shakespeare", show_default=True, help="a domain, or name=path of a UTF-8 file")
-def train(config: Config, domain: str) -> None:
+@click.option("--resume", default="", help="id of a stopped training's run, which then goes on with its own settings")
+def train(config: Config, domain: str, resume: str) -> None:
     """Train a GPT on one domain.
 
     The vocabulary is that of --domains and this one together, so that the model can be compared with theirs.
     """
+    if resume:
+        config, domain = inputs.resumed_inputs(resume, domain)
     corpus = inputs.study_corpora(config, domain)[domain_name(domain)]
     tables = inputs.Tables()
-    kept = training_phase.train_domain(corpus, config, tables)
+    kept = training_phase.train_domain(corpus, config, tables, resume)
     click.echo(f"registered {len(kept)} checkpoints: models:/nanogpt-{corpus.name}@final")
 
 

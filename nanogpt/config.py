@@ -7,6 +7,7 @@ made from these fields (`cli.py`), so their names are unique over all groups.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, get_type_hints
 
@@ -82,11 +83,13 @@ class TrainConfig:
     decay_share: float = knob(0.7, "share of the steps, at the end, over which the rate falls linearly to 0")
     checkpoints: int = knob(8, "checkpoints after step 0: log-spaced, then even")
     log_every: int = knob(20, "steps between two records of the training loss")
+    state_seconds: float = knob(30.0, "seconds between two saved states, from which a killed training goes on")
     compile: bool = knob(False, "fuse the step with torch.compile: half a minute that pays in long runs alone")
 
     def __post_init__(self) -> None:
         require_positive(self, "batch_size", "matrix_learning_rate", "learning_rate", "checkpoints", "log_every")
         require(self.max_steps >= 1, "max_steps must be >= 1", self.max_steps)
+        require(self.state_seconds >= 0, "state_seconds must be >= 0", self.state_seconds)
         require(self.warmup_steps >= 0, "warmup_steps must be >= 0", self.warmup_steps)
         require(self.weight_decay >= 0, "weight_decay must be >= 0", self.weight_decay)
         require(0 <= self.decay_share <= 1, "decay_share must be in [0, 1]", self.decay_share)
@@ -166,6 +169,13 @@ class Config:
         nested = asdict(self)
         groups = [nested.pop(name) for name in GROUPS]
         return nested | {key: value for group in groups for key, value in group.items()}
+
+
+def config_of(nested: Mapping[str, Any]) -> Config:
+    """The configuration that `asdict` made this of. ValueError for an unknown name or a broken rule."""
+    flat = {key: value for name, value in nested.items() for key, value in
+            (value.items() if name in GROUPS else [(name, value)])}
+    return make_config(**flat)
 
 
 GROUPS: dict[str, type] = {"data": DataConfig, "model": ModelConfig, "train": TrainConfig,

@@ -93,15 +93,13 @@ class Writer:
     def read_last(self, lengths: list[int]) -> Tensor:
         """Logits after the last character of every row; meaningless in rows that are then read anew."""
         ids_B1 = torch.tensor([text[-1:] for text in self.texts], device=self.device)
-        positions_B1 = torch.tensor(lengths, device=self.device)[:, None] - 1
-        return self.model.step(ids_B1, self.cache, positions_B1)
+        return self.model.step(ids_B1, self.cache, [length - 1 for length in lengths])
 
     def read_anew(self, rows: list[int], length: int) -> Tensor:
         """Logits after the last `length` characters of each of `rows`, which replace what the cache held of them."""
         ids_BT = torch.tensor([self.texts[row][-length:] for row in rows], device=self.device)
-        positions_BT = torch.arange(length, device=self.device).expand(len(rows), -1)
         fresh = self.model.empty_cache(len(rows))
-        logits_BV = self.model.step(ids_BT, fresh, positions_BT)
+        logits_BV = self.model.step(ids_BT, fresh, [0] * len(rows))
         if len(rows) == len(self.texts):
             self.cache = fresh
         else:
@@ -112,7 +110,7 @@ class Writer:
 
 def put_rows(layer: LayerCache, rows: list[int], piece: LayerCache) -> None:
     layer.keys_BHTD[rows], layer.values_BHTD[rows] = piece.keys_BHTD, piece.values_BHTD
-    layer.last_B1C[rows] = piece.last_B1C
+    layer.attention_B1C[rows], layer.mlp_B1C[rows] = piece.attention_B1C, piece.mlp_B1C
 
 
 @torch.inference_mode()

@@ -16,7 +16,7 @@ from nanogpt.config import Config, require
 from nanogpt.corpus import Corpus, Vocabulary, make_corpora
 from nanogpt.domains import DomainText, domain_name, load_domain
 from nanogpt.study import Row
-from nanogpt.tracking import Run
+from nanogpt.tracking import Run, earlier_run
 
 log = logging.getLogger("nanogpt")
 
@@ -76,6 +76,14 @@ def read_texts(config: Config, *more: str) -> list[DomainText]:
 
 def study_corpora(config: Config, *more: str) -> dict[str, Corpus]:
     return make_corpora(read_texts(config, *more), config.data, config.model.block_size)
+
+
+def resumed_inputs(run_id: str, domain: str) -> tuple[Config, str]:
+    """The configuration of a stopped training and the spec of its domain; `domain` matters for a user's file alone."""
+    config, name = earlier_run(run_id)
+    specs = {domain_name(spec): spec for spec in (*config.data.domain_specs, domain)}
+    require(name in specs, f"domain must be name=path of the text of {name!r}, which was trained on", domain)
+    return config, specs[name]
 
 
 def corpora_for(checkpoint: Checkpoint, texts: Sequence[DomainText], config: Config) -> dict[str, Corpus]:

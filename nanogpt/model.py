@@ -11,14 +11,15 @@ learned mixture of this and the previous position. benchmarks/README.md says wha
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nanogpt.config import ModelConfig
+from nanogpt.config import ModelConfig, require
 
 SHARPNESS = 12.0
 """Attention logits are this times the cosine of query and key, so they lie in [-12, 12] at any head size."""
@@ -64,33 +65,45 @@ def in_autocast_type(x: Tensor) -> Tensor:
 
 def shift(x_BTC: Tensor, before_B1C: Tensor, share_C: Tensor) -> Tensor:
     """Each channel's mixture of this position and the one before it; `before` stands before the first."""
-    previous_BTC = torch.cat((before_B1C.to(x_BTC.dtype), x_BTC[:, :-1]), dim=1)
+    previous_BTC = before_B1C.to(x_BTC.dtype)
+    if x_BTC.size(1) > 1:
+        previous_BTC = torch.cat((previous_BTC, x_BTC[:, :-1]), dim=1)
     return torch.lerp(x_BTC, previous_BTC, share_C.to(x_BTC.dtype))
 
 
 def rotary_tables(block_size: int, head_size: int, base: float = 10_000.0) -> tuple[Tensor, Tensor]:
-    """cos and sin of position × frequency, each (T, D/2)."""
+    """For `rotate`: (cos, cos) and (-sin, sin) of position × frequency, each (T, D)."""
     frequencies = base ** -(torch.arange(0, head_size, 2, dtype=torch.float64) / head_size)
     angles_TD = torch.outer(torch.arange(block_size, dtype=torch.float64), frequencies)
-    return angles_TD.cos().float(), angles_TD.sin().float()
+    cos_TD, sin_TD = angles_TD.cos(), angles_TD.sin()
+    return torch.cat((cos_TD, cos_TD), dim=1).float(), torch.cat((-sin_TD, sin_TD), dim=1).float()
 
 
 def rotate(x_BTHD: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Turn each pair (channel d, channel d + D/2) by the angle of its position; cos and sin broadcast to x."""
     first, second = x_BTHD.chunk(2, dim=-1)
-    return torch.cat((first * cos - second * sin, first * sin + second * cos), dim=-1)
+    return torch.addcmul(x_BTHD * cos, torch.cat((second, first), dim=-1), sin)
 
 
 @dataclass
 class LayerCache:
-    """What one layer remembers of `B` texts: keys and values (B, H, T, D), and what its token shifts saw last.
-
-    `last` is (B, 1, 2C): the last input of the attention and that of the MLP, side by side.
-    """
+    """What one layer remembers of B texts: keys and values, and the last inputs of its two token shifts."""
 
     keys_BHTD: Tensor
     values_BHTD: Tensor
-    last_B1C: Tensor
+    attention_B1C: Tensor
+    mlp_B1C: Tensor
+
+
+class Places(NamedTuple):
+    """Where the new characters of a step stand, and which cached positions they read."""
+
+    rows_B1: Tensor
+    positions_BT: Tensor
+    cos: Tensor             # these two as `rotate` takes them
+    sin: Tensor
+    reach: int              # positions before it are read,
+    mask: Tensor | None     # (B, 1, T, reach): where this is true or None
 
 
 class Attention(nn.Module):
@@ -117,17 +130,14 @@ class Attention(nn.Module):
         y_BHTD = F.scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=dropout, scale=self.scale)
         return self.proj(y_BHTD.transpose(1, 2).flatten(2))
 
-    def step(self, x_BTC: Tensor, rotary: tuple[Tensor, Tensor], cache: LayerCache, mask: Tensor,
-             positions_BT: Tensor) -> Tensor:
+    def step(self, x_BTC: Tensor, places: Places, cache: LayerCache) -> Tensor:
         """The same for new positions after those in `cache`, whose keys and values are updated in place."""
-        q, k, v = self.project(x_BTC, cache.last_B1C[..., :x_BTC.size(-1)], *rotary)
-        rows = torch.arange(len(x_BTC), device=x_BTC.device)[:, None]
-        cache.keys_BHTD[rows, :, positions_BT] = k.to(cache.keys_BHTD.dtype)
-        cache.values_BHTD[rows, :, positions_BT] = v.to(cache.values_BHTD.dtype)
-        reach = mask.size(-1)
+        q, k, v = self.project(x_BTC, cache.attention_B1C, places.cos, places.sin)
+        cache.keys_BHTD[places.rows_B1, :, places.positions_BT] = k.to(cache.keys_BHTD.dtype)
+        cache.values_BHTD[places.rows_B1, :, places.positions_BT] = v.to(cache.values_BHTD.dtype)
         y_BHTD = F.scaled_dot_product_attention(
-            q.transpose(1, 2), cache.keys_BHTD[:, :, :reach], cache.values_BHTD[:, :, :reach], attn_mask=mask,
-            scale=self.scale)
+            q.transpose(1, 2), cache.keys_BHTD[:, :, :places.reach], cache.values_BHTD[:, :, :places.reach],
+            attn_mask=places.mask, scale=self.scale)
         return self.proj(y_BHTD.transpose(1, 2).flatten(2))
 
 
@@ -149,14 +159,13 @@ class Block(nn.Module):
         x_BTC = x_BTC + self.dropout(self.attention(norm(x_BTC), cos, sin))
         return x_BTC + self.dropout(self.mlp(norm(x_BTC), torch.zeros_like(x_BTC[:, :1])))
 
-    def step(self, x_BTC: Tensor, rotary: tuple[Tensor, Tensor], cache: LayerCache, mask: Tensor,
-             positions_BT: Tensor) -> Tensor:
+    def step(self, x_BTC: Tensor, places: Places, cache: LayerCache) -> Tensor:
         """The same for new positions after those in `cache`, which is updated (see generation.py)."""
         read_BTC = norm(x_BTC)
-        x_BTC = x_BTC + self.attention.step(read_BTC, rotary, cache, mask, positions_BT)
+        x_BTC = x_BTC + self.attention.step(read_BTC, places, cache)
         middle_BTC = norm(x_BTC)
-        x_BTC = x_BTC + self.mlp(middle_BTC, cache.last_B1C[..., x_BTC.size(-1):])
-        cache.last_B1C = torch.cat((read_BTC[:, -1:], middle_BTC[:, -1:]), dim=-1)
+        x_BTC = x_BTC + self.mlp(middle_BTC, cache.mlp_B1C)
+        cache.attention_B1C, cache.mlp_B1C = read_BTC[:, -1:], middle_BTC[:, -1:]
         return x_BTC
 
 
@@ -173,7 +182,7 @@ class GPT(nn.Module):
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
         self.head = nn.Linear(config.n_embd, vocab_size, bias=False)
         self.dropout = nn.Dropout(config.dropout)
-        shape = (config.block_size, config.n_embd // config.n_head // 2)
+        shape = (config.block_size, config.n_embd // config.n_head)
         self.register_buffer("cos", torch.empty(shape), persistent=False)
         self.register_buffer("sin", torch.empty(shape), persistent=False)
         self.fill_rotary()
@@ -182,7 +191,7 @@ class GPT(nn.Module):
     @torch.no_grad()
     def fill_rotary(self) -> None:
         """Compute the rotary tables, which are no weights and so in no state dict."""
-        for table, values in zip((self.cos, self.sin), rotary_tables(len(self.cos), 2 * self.cos.size(1)), strict=True):
+        for table, values in zip((self.cos, self.sin), rotary_tables(*self.cos.shape), strict=True):
             table.copy_(values)
 
     @torch.no_grad()
@@ -200,8 +209,9 @@ class GPT(nn.Module):
         return self.embedding(ids_BT)
 
     def run_blocks(self, x_BTC: Tensor) -> Tensor:
-        """(B, T, C), T <= block_size: everything between the embedding and the head."""
+        """(B, T, C): everything between the embedding and the head. ValueError where T > block_size."""
         length, x_BTC = x_BTC.size(1), in_autocast_type(x_BTC)
+        require(length <= len(self.cos), f"text must have at most block_size = {len(self.cos)} characters", length)
         cos, sin = self.cos[:length, None].to(x_BTC.dtype), self.sin[:length, None].to(x_BTC.dtype)
         x_BTC = self.dropout(norm(x_BTC))
         for block in self.blocks:
@@ -217,18 +227,31 @@ class GPT(nn.Module):
 
     def empty_cache(self, rows: int) -> list[LayerCache]:
         """A cache for `rows` texts of nothing so far."""
-        weight = self.head.weight
-        shape = (rows, self.config.n_head, self.config.block_size, self.config.n_embd // self.config.n_head)
-        return [LayerCache(weight.new_zeros(shape), weight.new_zeros(shape),
-                           weight.new_zeros(rows, 1, 2 * self.config.n_embd)) for _ in self.blocks]
+        weight, config = self.head.weight, self.config
+        shape = (rows, config.n_head, config.block_size, config.n_embd // config.n_head)
+        return [LayerCache(*(weight.new_zeros(shape) for _ in range(2)),
+                           *(weight.new_zeros(rows, 1, config.n_embd) for _ in range(2))) for _ in self.blocks]
 
-    def step(self, ids_BT: Tensor, cache: list[LayerCache], positions_BT: Tensor) -> Tensor:
-        """Logits (B, V) after the last of new characters, whose positions (< block_size) follow the cached ones."""
-        reach = int(positions_BT.max()) + 1
-        mask = torch.arange(reach, device=ids_BT.device) <= positions_BT[:, None, :, None]
-        rotary = self.cos[positions_BT][:, :, None], self.sin[positions_BT][:, :, None]
+    def places(self, before: Sequence[int], length: int) -> Places:
+        """Of `length` new characters in each row, after the `before` that its cache holds."""
+        before_B1 = torch.tensor(before, device=self.cos.device)[:, None]
+        positions_BT = before_B1 + torch.arange(length, device=self.cos.device)
+        reach = max(before) + length
+        mask = None
+        if length > 1 or min(before) < max(before):
+            mask = torch.arange(reach, device=self.cos.device) <= positions_BT[:, None, :, None]
+        rows_B1 = torch.arange(len(before), device=self.cos.device)[:, None]
+        return Places(rows_B1, positions_BT, self.cos[positions_BT][:, :, None], self.sin[positions_BT][:, :, None],
+                      reach, mask)
+
+    def step(self, ids_BT: Tensor, cache: list[LayerCache], before: Sequence[int]) -> Tensor:
+        """Logits (B, V) after the last of T new characters, which follow the `before` cached ones of each row.
+
+        `cache` is updated; before + T <= block_size.
+        """
+        places = self.places(before, ids_BT.size(1))
         x_BTC = norm(in_autocast_type(self.embed(ids_BT)))
         for block, layer in zip(self.blocks, cache, strict=True):
             assert isinstance(block, Block)
-            x_BTC = block.step(x_BTC, rotary, layer, mask, positions_BT)
+            x_BTC = block.step(x_BTC, places, layer)
         return self.unembed(x_BTC[:, -1])

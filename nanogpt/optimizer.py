@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any, NamedTuple
@@ -71,7 +72,20 @@ def pieces(tensor: Tensor) -> list[Piece]:
     return [Piece(tensor.mT, (rows / columns) ** 0.5) if rows > columns else Piece(tensor, 1.0)]
 
 
-class Muon(torch.optim.Optimizer):
+class Optimizer(torch.optim.Optimizer):
+    """Ready without torch._dynamo, whose import at the first parameter group takes longer than a short transfer."""
+
+    add_param_group = inspect.unwrap(torch.optim.Optimizer.add_param_group)
+    zero_grad = inspect.unwrap(torch.optim.Optimizer.zero_grad)
+
+
+class AdamW(Optimizer, torch.optim.AdamW):
+    """torch's own, undecorated."""
+
+    step = torch.no_grad()(inspect.unwrap(torch.optim.AdamW.step))
+
+
+class Muon(Optimizer):
     """Momentum, orthogonalised (Jordan et al. 2024, kellerjordan.github.io/posts/muon), for 2-D parameters.
 
     One update: m <- μ m + (1 - μ) g; u = size · orthogonalize((1 - μ) g + μ m); p <- p (1 - lr · weight_decay) - lr u.
@@ -124,9 +138,10 @@ def make_optimizers(model: nn.Module, config: TrainConfig) -> list[torch.optim.O
     def rate(value: float) -> float | Tensor:
         return torch.tensor(value, device=device) if cuda else value
 
-    adamw = torch.optim.AdamW(others, lr=rate(config.learning_rate), betas=BETAS, eps=1e-10, weight_decay=0.0,
+    adamw = AdamW(others, lr=rate(config.learning_rate), betas=BETAS, eps=1e-10, weight_decay=0.0,
                               fused=True, capturable=cuda)
-    optimizers = [Muon(inner, rate(config.matrix_learning_rate), weight_decay=config.weight_decay), adamw]
+    muon = Muon(inner, rate(config.matrix_learning_rate), weight_decay=config.weight_decay)
+    optimizers: list[torch.optim.Optimizer] = [muon, adamw]
     for group, full in zip((optimizer.param_groups[0] for optimizer in optimizers),
                            (config.matrix_learning_rate, config.learning_rate), strict=True):
         group["initial_lr"] = full

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import mlflow
+from mlflow.entities import LoggedModelStatus
 from mlflow.exceptions import MlflowException
 
 from nanogpt import serving
@@ -47,6 +48,12 @@ def register(checkpoint: Checkpoint, model_id: str, run_id: str, tags: Mapping[s
         name, source=f"models:/{model_id}", model_id=model_id, run_id=run_id, description=describe(checkpoint, tags),
         tags={"domain": checkpoint.domain} | same | {tag: str(value) for tag, value in tags.items()})
     return f"models:/{name}/{made.version}"
+
+
+def logged_models(run_id: str, experiment_id: str) -> list[tuple[str, Mapping[str, str]]]:
+    """Id and tags of each model that a run has logged wholly."""
+    found = mlflow.search_logged_models([experiment_id], f"source_run_id = '{run_id}'", output_format="list")
+    return [(model.model_id, model.tags) for model in found if model.status == LoggedModelStatus.READY]
 
 
 def describe(checkpoint: Checkpoint, tags: Mapping[str, Any]) -> str:

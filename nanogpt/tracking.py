@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import tempfile
@@ -20,16 +21,22 @@ import torch
 from mlflow.data.code_dataset_source import CodeDatasetSource
 from mlflow.data.meta_dataset import MetaDataset
 from mlflow.entities import Metric, Param, RunTag
+from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.utils.file_utils import local_file_uri_to_path
 from mlflow.utils.time import get_current_time_millis
 from mlflow.utils.uri import is_local_uri
 
 from nanogpt.checkpoint import Checkpoint, save_checkpoint
-from nanogpt.config import Config
+from nanogpt.config import Config, config_of
 from nanogpt.corpus import Corpus
+from nanogpt.training import TrainingState, load_state, save_state
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+STATES = "states"
+
 
 def key(*parts: str) -> str:
     """A metric key: `key("zero_shot", "math", "bits_per_byte")` is "zero_shot/math/bits_per_byte"."""
@@ -76,9 +83,12 @@ class Run:
         mlflow.MlflowClient().log_figure(self.id, figure, f"figures/{name}.png")
 
     def bytes(self, data: bytes, path: str) -> None:
-        folder = Path(tempfile.mkdtemp(dir=scratch_folder()))
-        (folder / Path(path).name).write_bytes(data)
-        mlflow.log_artifact(str(folder / Path(path).name), str(Path(path).parent), run_id=self.id)
+        copy = scratch_path(Path(path).name)
+        copy.write_bytes(data)
+        self.file(copy, str(Path(path).parent))
+
+    def file(self, path: Path, folder: str) -> None:
+        mlflow.log_artifact(str(path), folder, run_id=self.id)
 
     def text(self, text: str, path: str) -> None:
         mlflow.log_text(text, path, run_id=self.id)
@@ -105,10 +115,37 @@ class Run:
 
     def checkpoint(self, checkpoint: Checkpoint, name: str | None = None) -> Path:
         """`checkpoints/<name>` as an artifact; returns a local copy, which lives as long as the process."""
-        folder = Path(tempfile.mkdtemp(dir=scratch_folder()))
-        path = save_checkpoint(checkpoint, folder / (name or checkpoint.file_name))
-        mlflow.log_artifact(str(path), "checkpoints", run_id=self.id)
+        path = save_checkpoint(checkpoint, scratch_path(name or checkpoint.file_name))
+        self.file(path, "checkpoints")
         return path
+
+    def keep_state(self, state: TrainingState) -> None:
+        """Keep what a training needs to go on. Only then is an earlier state removed: a kill may come at any moment."""
+        earlier = self.states()
+        self.file(save_state(state, scratch_path(f"step_{state.step:06d}.pt")), STATES)
+        self.delete(*earlier)
+
+    def kept_state(self) -> TrainingState | None:
+        """The last whole state with which the training of this run was stopped; None where none was kept."""
+        for path in reversed(self.states()):
+            with contextlib.suppress(ValueError):  # cut off in the middle of being written
+                return load_state(Path(mlflow.artifacts.download_artifacts(run_id=self.id, artifact_path=path)))
+        return None
+
+    def states(self) -> list[str]:
+        return sorted(item.path for item in mlflow.MlflowClient().list_artifacts(self.id, STATES))
+
+    def delete(self, *paths: str) -> None:
+        for path in paths:
+            get_artifact_repository(mlflow.get_run(self.id).info.artifact_uri).delete_artifacts(path)
+
+    def history(self, metrics: Mapping[str, str]) -> list[dict[str, Any]]:
+        """What was logged of `metrics` (column to key) as a row for each step, None where a metric has no value."""
+        client = mlflow.MlflowClient()
+        found = {column: {m.step: m.value for m in client.get_metric_history(self.id, name)}
+                 for column, name in metrics.items()}
+        steps = sorted({step for values in found.values() for step in values})
+        return [{"step": step} | {column: values.get(step) for column, values in found.items()} for step in steps]
 
     def config(self, config: Config) -> None:
         """The resolved configuration: `config.json`, and as parameters those that the run lacks."""
@@ -129,6 +166,11 @@ def scratch_folder() -> str:
     return _scratch[0].name
 
 
+def scratch_path(name: str) -> Path:
+    """A path of this name in a new folder that is removed when the process ends."""
+    return Path(tempfile.mkdtemp(dir=scratch_folder())) / name
+
+
 def environment(config: Config) -> dict[str, str]:
     """What a run ran on."""
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
@@ -139,16 +181,27 @@ def environment(config: Config) -> dict[str, str]:
 
 
 @contextmanager
-def open_run(name: str, config: Config | None = None, **tags: Any) -> Iterator[Run]:
+def open_run(name: str, config: Config | None = None, resume: str = "", **tags: Any) -> Iterator[Run]:
     """An MLflow run, nested where one is open; the run that `mlflow run` made is adopted by the first.
 
-    With `config` the configuration and the environment are logged. A failure inside marks it FAILED.
+    `resume` is the id of an earlier run, which goes on. With `config` the configuration and the environment are logged.
+    A failure inside marks it FAILED.
     """
     nested = mlflow.active_run() is not None
-    with mlflow.start_run(run_name=name, nested=nested) as active:
+    with mlflow.start_run(resume or None, run_name=name, nested=nested) as active:
         run = Run(active.info.run_id, active.info.experiment_id, name)
         run.tags({"mlflow.runName": name} | {tag: value for tag, value in tags.items() if value != ""})
         if config is not None:
             run.config(config)
             mlflow.log_dict(environment(config), "environment.json", run_id=run.id)
         yield run
+
+
+def earlier_run(run_id: str) -> tuple[Config, str]:
+    """The configuration and the domain of a training's run. ValueError where there is no such run."""
+    try:
+        run = mlflow.get_run(run_id)
+        stored = mlflow.artifacts.load_dict(f"{run.info.artifact_uri}/config.json")
+        return config_of(stored), run.data.tags["domain"]
+    except (MlflowException, OSError, KeyError) as error:
+        raise ValueError(f"resume must be the id of a run of the entry point train, got {run_id!r}") from error

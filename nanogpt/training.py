@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,10 @@ def save_state(state: TrainingState, path: Path) -> Path:
 
 def load_state(path: Path) -> TrainingState:
     """ValueError where `path` holds no training state."""
-    payload = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        payload = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch.load raises many kinds on foreign bytes
+        raise ValueError(f"path must hold a training state, got {str(path)!r} ({type(error).__name__})") from error
     names = {item.name for item in fields(TrainingState)}
     require(isinstance(payload, dict) and payload.keys() == names, "path must hold a training state", str(path))
     return TrainingState(**payload)
@@ -51,7 +55,10 @@ def load_state(path: Path) -> TrainingState:
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a training stands after `step` updates. Times leave out what the consumer does between records."""
+    """Where a training stands after `step` updates. Times leave out what the consumer does between records.
+
+    `state()` is what the training needs to go on from here; ask before the next record.
+    """
 
     step: int
     max_steps: int
@@ -60,7 +67,7 @@ class Progress:
     characters_per_second: float
     seconds: float
     checkpoint: Checkpoint | None       # at the steps of the checkpoint schedule
-    state: TrainingState | None = None  # at the same steps
+    state: Callable[[], TrainingState]
 
     @property
     def seconds_left(self) -> float:
@@ -82,7 +89,9 @@ def take_checkpoint(model: GPT, corpus: Corpus, config: Config, step: int) -> Ch
 
 def identity_of(corpus: Corpus, config: Config) -> dict[str, Any]:
     """What two trainings must share to have the same weights at the same step."""
-    return {"seed": config.seed, **asdict(config.model), **asdict(config.train), "corpus_sha256": corpus.source.sha256,
+    settings = asdict(config.train)
+    del settings["state_seconds"]
+    return {"seed": config.seed, **asdict(config.model), **settings, "corpus_sha256": corpus.source.sha256,
             "train_characters": len(corpus.train), "vocabulary_sha256": corpus.vocabulary.sha256}
 
 
@@ -160,7 +169,7 @@ def train(corpus: Corpus, config: Config, resume: TrainingState | None = None) -
             characters = step * settings.batch_size * config.model.block_size
             yield Progress(step, settings.max_steps, loss, factor_at(step, config), characters / max(seconds, 1e-9),
                            seconds, take_checkpoint(run.model, corpus, config, step) if kept else None,
-                           run.state(step, seconds) if kept else None)
+                           partial(run.state, step, seconds))
             losses.clear()
             began = time.perf_counter()
         if step < settings.max_steps:

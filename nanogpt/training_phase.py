@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 import pandas as pd
@@ -23,39 +23,68 @@ from nanogpt.training import Progress, train
 log = logging.getLogger("nanogpt")
 
 SECONDS_BETWEEN_LINES = 2.0
+METRICS = {"loss_nats": "train/loss_nats", "characters_per_second": "train/characters_per_second",
+           "seconds": "train/seconds", "learning_rate_factor": "train/learning_rate_factor",
+           "validation_nats": "validation/nats_per_character", "validation_bits_per_byte": "validation/bits_per_byte"}
+"""Columns of the training table and the keys under which MLflow has them."""
 
 
-def train_domain(corpus: Corpus, config: Config, tables: Tables) -> list[Source]:
-    """Train one domain in a run of its own; every checkpoint is logged, registered and, where it is due, aliased."""
+def train_domain(corpus: Corpus, config: Config, tables: Tables, resume: str = "") -> list[Source]:
+    """Train one domain in a run of its own; every checkpoint is logged, registered and, where it is due, aliased.
+
+    `resume` is the id of a run whose training was stopped: it goes on there and ends as if it had never stopped.
+    """
     name = f"train {corpus.name} · {config.preset} · seed {config.seed}"
-    with open_run(name, config, phase="train", domain=corpus.name, preset=config.preset,
+    with open_run(name, config, resume, phase="train", domain=corpus.name, preset=config.preset,
                   vocabulary_sha256=corpus.vocabulary.sha256, corpus_sha256=corpus.source.sha256) as run:
         tables.links[run.name] = run.link
-        run.datasets({corpus.name: corpus}, "training")
-        run.table(pd.DataFrame([corpus.row()]), "corpora")
-        kept: list[Source] = []
-        validation: dict[int, float] = {}
-        said = 0.0
-        for progress in train(corpus, config):
-            row = progress_row(progress, corpus, config)
-            if progress.checkpoint:
-                kept.append(keep(progress.checkpoint, row, run, final=progress.step == progress.max_steps))
-                validation[progress.step] = row["validation_bits_per_byte"]
-            run.metrics(progress_metrics(row), progress.step)
-            tables.add("training", [row])
-            if time.monotonic() - said > SECONDS_BETWEEN_LINES or progress.step == progress.max_steps:
-                said = time.monotonic()
-                log.info("%s", progress_line(progress, row))
-        colors = [domain_name(spec) for spec in config.data.domain_specs]
+        if not resume:
+            run.datasets({corpus.name: corpus}, "training")
+            run.table(pd.DataFrame([corpus.row()]), "corpora")
+        rows, kept = follow(corpus, config, run, resumed=bool(resume))
+        tables.add("training", rows)
+        validation = {row["step"]: row["validation_bits_per_byte"] for row in rows if row["step"] in kept}
         aliases = study.stage_steps(validation) | {"best": min(validation, key=lambda step: validation[step])}
-        kept = alias_all(kept, aliases)
-        curves = figures.training_curves(tables.frame("training").query("domain == @corpus.name"), colors)
-        run.figure(curves, "training")
+        colors = [domain_name(spec) for spec in config.data.domain_specs]
+        run.figure(figures.training_curves(pd.DataFrame(rows), colors), "training")
         run.describe(f"Trained on **{corpus.name}** for {config.train.max_steps} steps.\n\n"
-                     f"- validation: **{row['validation_bits_per_byte']:.3f} bits per byte**\n"
+                     f"- validation: **{rows[-1]['validation_bits_per_byte']:.3f} bits per byte**\n"
                      f"- registered as `{registry.model_name(corpus.name)}`: "
                      + ", ".join(f"{alias} = step {step}" for alias, step in aliases.items()))
-    return kept
+        return alias_all(kept, aliases)
+
+
+def follow(corpus: Corpus, config: Config, run: Run, *, resumed: bool) -> tuple[list[Row], dict[int, Source]]:
+    """Train and log; the rows of the training table and the checkpoints by step, those of an earlier process too."""
+    state = run.kept_state() if resumed else None
+    kept = {source.checkpoint.step: source for source in kept_before(run)} if resumed else {}
+    rows = [{"domain": corpus.name} | row for row in run.history(METRICS) if row["step"] <= state.step] if state else []
+    said, saved = 0.0, time.monotonic()
+    for progress in train(corpus, config, state):
+        row, ended = progress_row(progress, corpus, config), progress.step == progress.max_steps
+        if progress.checkpoint and not is_kept(progress.checkpoint, kept):
+            kept[progress.step] = keep(progress.checkpoint, row, run, final=ended)
+        run.metrics({key: row[column] for column, key in METRICS.items() if row[column] is not None}, progress.step)
+        rows.append(row)
+        if time.monotonic() - saved > config.train.state_seconds and not ended:
+            run.keep_state(progress.state())
+            saved = time.monotonic()
+        if time.monotonic() - said > SECONDS_BETWEEN_LINES or ended:
+            said = time.monotonic()
+            log.info("%s", progress_line(progress, row))
+    run.delete(*run.states())
+    return rows, dict(sorted(kept.items()))
+
+
+def kept_before(run: Run) -> Iterator[Source]:
+    """The checkpoints that were logged in this run before it was stopped."""
+    for model_id, tags in registry.logged_models(run.id, run.experiment_id):
+        checkpoint = registry.load(f"models:/{model_id}")
+        yield Source(checkpoint, uri=registry.register(checkpoint, model_id, run.id, tags), model_id=model_id)
+
+
+def is_kept(checkpoint: Checkpoint, kept: Mapping[int, Source]) -> bool:
+    return checkpoint.step in kept and kept[checkpoint.step].checkpoint.sha256 == checkpoint.sha256
 
 
 def progress_row(progress: Progress, corpus: Corpus, config: Config) -> Row:
@@ -69,14 +98,6 @@ def progress_row(progress: Progress, corpus: Corpus, config: Config) -> Row:
         result = evaluate(study.built(progress.checkpoint, config), progress.checkpoint, split)
         row |= {"validation_nats": result.nats_per_character, "validation_bits_per_byte": result.bits_per_byte}
     return row
-
-
-def progress_metrics(row: Row) -> dict[str, float]:
-    names = {"loss_nats": "train/loss_nats", "characters_per_second": "train/characters_per_second",
-             "seconds": "train/seconds", "learning_rate_factor": "train/learning_rate_factor",
-             "validation_nats": "validation/nats_per_character",
-             "validation_bits_per_byte": "validation/bits_per_byte"}
-    return {metric: row[column] for column, metric in names.items() if row[column] is not None}
 
 
 def progress_line(progress: Progress, row: Row) -> str:
@@ -99,9 +120,8 @@ def keep(checkpoint: Checkpoint, row: Row, run: Run, *, final: bool) -> Source:
     return Source(checkpoint, uri=registry.register(checkpoint, model_id, run.id, tags), model_id=model_id)
 
 
-def alias_all(kept: Sequence[Source], aliases: Mapping[str, int]) -> list[Source]:
+def alias_all(kept: Mapping[int, Source], aliases: Mapping[str, int]) -> list[Source]:
     """Point the aliases at their versions; the sources come back with their stages."""
-    by_step = {source.checkpoint.step: source for source in kept}
     for alias, step in aliases.items():
-        registry.set_alias(by_step[step].uri, alias)
-    return [replace(source, stage=study.stage_of(source.checkpoint.step, by_step)) for source in kept]
+        registry.set_alias(kept[step].uri, alias)
+    return [replace(source, stage=study.stage_of(step, kept)) for step, source in kept.items()]

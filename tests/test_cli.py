@@ -52,6 +52,7 @@ BAD = [
     (train, ["--domain", "recipes=empty.txt"], "empty"),
     (train, ["--domain", "recipes=binary.txt"], "binary.txt"),
     (train, ["--domain", "recipes=latin.txt"], "UTF-8"),
+    (train, ["--resume", "nothing"], "resume must be the id of a run of the entry point train, got 'nothing'"),
     (evaluate, ["--models", "missing.pt"], "missing.pt"),
     (evaluate, ["--models", "short.txt"], "short.txt"),
     (analyze, ["--models", "missing.pt", "--prompts", "latin.txt"], "missing.pt"),

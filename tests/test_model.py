@@ -42,8 +42,7 @@ def test_steps_with_a_cache_are_the_forward_pass(noisy_model: GPT, sizes: list[i
     logits_BTV = noisy_model(ids_BT)
     cache, begin = noisy_model.empty_cache(4), 0
     for size in sizes:
-        positions_BT = torch.arange(begin, begin + size).expand(4, -1)
-        stepped_BV = noisy_model.step(ids_BT[:, begin:begin + size], cache, positions_BT)
+        stepped_BV = noisy_model.step(ids_BT[:, begin:begin + size], cache, [begin] * 4)
         begin += size
         torch.testing.assert_close(stepped_BV, logits_BTV[:, begin - 1], rtol=0, atol=1e-11)
 
@@ -54,13 +53,13 @@ def test_rows_at_different_positions_step_together(noisy_model: GPT) -> None:
     cache = noisy_model.empty_cache(3)
     for row, length in enumerate(lengths):
         alone = noisy_model.empty_cache(1)
-        noisy_model.step(ids_BT[row:row + 1, :length], alone, torch.arange(length)[None])
+        noisy_model.step(ids_BT[row:row + 1, :length], alone, [0])
         for layer, piece in zip(cache, alone, strict=True):
             layer.keys_BHTD[row], layer.values_BHTD[row] = piece.keys_BHTD[0], piece.values_BHTD[0]
-            layer.last_B1C[row] = piece.last_B1C[0]
+            layer.attention_B1C[row], layer.mlp_B1C[row] = piece.attention_B1C[0], piece.mlp_B1C[0]
     for more in range(3):
         at_B = torch.tensor(lengths) + more
-        stepped_BV = noisy_model.step(ids_BT[range(3), at_B][:, None], cache, at_B[:, None])
+        stepped_BV = noisy_model.step(ids_BT[range(3), at_B][:, None], cache, at_B.tolist())
         for row, at in enumerate(at_B.tolist()):
             expected_V = noisy_model(ids_BT[row:row + 1, :at + 1])[0, -1]
             torch.testing.assert_close(stepped_BV[row], expected_V, rtol=0, atol=1e-11)
@@ -70,12 +69,11 @@ def test_rows_at_different_positions_step_together(noisy_model: GPT) -> None:
 def test_what_a_cache_held_beyond_the_position_does_not_matter(noisy_model: GPT) -> None:
     ids_BT = some_ids(2, 12)
     used = noisy_model.empty_cache(2)
-    noisy_model.step(ids_BT, used, torch.arange(12).expand(2, -1))
+    noisy_model.step(ids_BT, used, [0, 0])
     for layer in used:
-        layer.last_B1C = torch.zeros_like(layer.last_B1C)
-    positions_BT = torch.arange(5).expand(2, -1)
-    again_BV = noisy_model.step(ids_BT[:, 7:], used, positions_BT)
-    fresh_BV = noisy_model.step(ids_BT[:, 7:], noisy_model.empty_cache(2), positions_BT)
+        layer.attention_B1C, layer.mlp_B1C = (torch.zeros_like(x) for x in (layer.attention_B1C, layer.mlp_B1C))
+    again_BV = noisy_model.step(ids_BT[:, 7:], used, [0, 0])
+    fresh_BV = noisy_model.step(ids_BT[:, 7:], noisy_model.empty_cache(2), [0, 0])
     torch.testing.assert_close(again_BV, fresh_BV, rtol=0, atol=0)
 
 

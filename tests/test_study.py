@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,10 +22,13 @@ from mlflow.entities import Run
 from entrypoints.analyze import analyze
 from entrypoints.evaluate import evaluate
 from entrypoints.generate import generate
+from entrypoints.train import train
 from entrypoints.transfer import transfer
 from entrypoints.tune import tune
-from nanogpt import registry
+from nanogpt import registry, tracking, training, training_phase
+from nanogpt.config import make_config
 from nanogpt.domains import DOMAINS
+from nanogpt.inputs import study_corpora
 
 ROOT = Path(__file__).parents[1]
 ALIASES = {"early", "mid", "late", "final", "best"}
@@ -213,6 +217,30 @@ def test_a_checkpoint_file_is_a_model_too_and_a_given_rate_is_taken(client: Mlfl
     assert "step 30 → math" in run.info.run_name
     row = pd.read_csv(f"{run.info.artifact_uri}/tables/transfers.csv").iloc[0]
     assert row["trials"] == 0 and row["test_bits_per_byte"] == pytest.approx(row["zero_shot_bits_per_byte"], rel=1e-12)
+
+
+def test_a_killed_training_goes_on_in_its_run_and_ends_with_the_same_bits(client: MlflowClient, store: Path) -> None:
+    settings = {"preset": "smoke", "max_steps": 150, "seed": 2, "state_seconds": 0.0}
+    command = [sys.executable, "-m", "entrypoints.train", "--domain", "math"]
+    command += [f"--{name}={value}" for name, value in settings.items()]
+    experiment = {"MLFLOW_TRACKING_URI": f"sqlite:///{store}/mlflow.db", "MLFLOW_EXPERIMENT_NAME": "domains"}
+    process = subprocess.Popen(command, cwd=ROOT, env=os.environ | QUIET | experiment, stderr=subprocess.DEVNULL)
+    while not (found := [run.info.run_id for run in runs(client, "train") if run.data.params.get("seed") == "2"]) or (
+            max((m.step for m in client.get_metric_history(found[0], "train/loss_nats")), default=0) < 40):
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.kill()
+    assert process.wait() == -9 and client.get_run(found[0]).info.status == "RUNNING"
+
+    call(train, "--resume", found[0])
+    config = make_config(**settings)
+    whole = list(training.train(study_corpora(config)["math"], config))
+    assert client.get_run(found[0]).info.status == "FINISHED" and not client.list_artifacts(found[0], "states")
+    stored = {source.checkpoint.step: source.checkpoint.sha256 for source in training_phase.kept_before(
+        tracking.Run(found[0], client.get_run(found[0]).info.experiment_id, ""))}
+    assert stored == {record.step: record.checkpoint.sha256 for record in whole if record.checkpoint}
+    losses = {m.step: m.value for m in client.get_metric_history(found[0], "train/loss_nats")}
+    assert losses == {record.step: record.loss_nats for record in whole if record.loss_nats is not None}
 
 
 def test_analyze_reads_the_users_prompts(client: MlflowClient, tmp_path: Path) -> None:
