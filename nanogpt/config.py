@@ -190,8 +190,9 @@ PRESETS: dict[str, dict[str, Any]] = {
                  "learning_rate": 0.005, "weight_decay": 0.1, "checkpoints": 16, "log_every": 50,
                  "eval_characters": 0, "trials": 12, "transfer_steps": 100, "curve_points": 10,
                  "curve_characters": 16_384, "generate_characters": 200},
-    "gpu": {"n_layer": 6, "n_head": 6, "n_embd": 384, "block_size": 256, "batch_size": 64, "max_steps": 450,
-            "learning_rate": 0.0025, "dropout": 0.15, "weight_decay": 0.1, "checkpoints": 16, "log_every": 50,
+    "gpu": {"n_layer": 6, "n_head": 6, "n_embd": 384, "block_size": 256, "batch_size": 64, "max_steps": 600,
+            "matrix_learning_rate": 0.03, "learning_rate": 0.0025, "dropout": 0.2, "weight_decay": 0.2,
+            "checkpoints": 16, "log_every": 50,
             "eval_characters": 0, "trials": 25, "transfer_steps": 100, "transfer_batch_size": 16, "curve_points": 10,
             "curve_characters": 16_384, "generate_characters": 200},
 }

@@ -73,14 +73,16 @@ def pieces(tensor: Tensor) -> list[Piece]:
 
 
 class Optimizer(torch.optim.Optimizer):
-    """Ready without torch._dynamo, whose import at the first parameter group takes longer than a short transfer."""
+    """torch's own without the decorators that import torch._dynamo, which takes longer than a short transfer."""
 
     add_param_group = inspect.unwrap(torch.optim.Optimizer.add_param_group)
     zero_grad = inspect.unwrap(torch.optim.Optimizer.zero_grad)
+    state_dict = inspect.unwrap(torch.optim.Optimizer.state_dict)
+    load_state_dict = inspect.unwrap(torch.optim.Optimizer.load_state_dict)
 
 
 class AdamW(Optimizer, torch.optim.AdamW):
-    """torch's own, undecorated."""
+    """torch's own, as light."""
 
     step = torch.no_grad()(inspect.unwrap(torch.optim.AdamW.step))
 
