@@ -7,7 +7,7 @@ import ctypes
 import hashlib
 import json
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -15,10 +15,19 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from nanogpt.config import ModelConfig
 from nanogpt.corpus import Vocabulary
 from nanogpt.model import GPT
+
+
+class NothingDrawn(TorchFunctionMode):
+    """Inside it `nn.init` leaves weights as they are. (Drawing them on the meta device would import torch._dynamo.)"""
+
+    def __torch_function__(self, function: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        drawing = getattr(function, "__module__", "") == "torch.nn.init"
+        return None if drawing else function(*args, **kwargs or {})
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,11 +63,9 @@ class Checkpoint:
 
     def build(self, device: torch.device | str = "cpu") -> GPT:
         """The model, in evaluation mode. A new one at each call."""
-        with torch.device("meta"):
+        with torch.device(device), NothingDrawn():
             model = GPT(self.model_config, len(self.vocabulary))
-        model.to_empty(device=device)
         model.load_state_dict(self.weights)
-        model.fill_rotary()
         return model.eval()
 
     def payload(self) -> dict[str, Any]:

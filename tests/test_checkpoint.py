@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -187,3 +189,28 @@ def test_a_missing_file_or_a_folder_is_refused(tmp_path: Path) -> None:
 def test_checkpoints_can_be_kept_in_sets_and_shown(checkpoints: list[Checkpoint]) -> None:
     assert len(set(checkpoints)) == len(checkpoints) and checkpoints[0] != checkpoints[1]
     assert len(repr(checkpoints[0])) < 2000
+
+
+def test_building_draws_nothing_and_trains_without_the_compiler() -> None:
+    """torch._dynamo takes seconds to import; nothing before `compile` needs it."""
+    code = """if True:
+        import sys, torch
+        from nanogpt.checkpoint import Checkpoint, weights_of
+        from nanogpt.config import make_config
+        from nanogpt.corpus import Vocabulary
+        from nanogpt.model import GPT
+        from nanogpt.optimizer import make_optimizers
+        config, vocabulary = make_config("smoke"), Vocabulary("ab")
+        model = GPT(config.model, len(vocabulary))
+        optimizers = make_optimizers(model, config.train)
+        model(torch.zeros(1, 4, dtype=torch.long)).sum().backward()
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.load_state_dict(optimizer.state_dict())
+            optimizer.zero_grad()
+        before = torch.get_rng_state()
+        built = Checkpoint("x", 0, config.model, vocabulary, weights_of(model), torch.zeros(3)).build()
+        assert torch.equal(before, torch.get_rng_state())
+        assert all(torch.equal(a, b) for a, b in zip(built.parameters(), model.parameters(), strict=True))
+        sys.exit('torch._dynamo' in sys.modules)"""
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
