@@ -12,7 +12,7 @@ import torch
 from nanogpt.checkpoint import Checkpoint
 from nanogpt.corpus import Split, exact_windows
 from nanogpt.engine import precision
-from nanogpt.metrics import ESCAPE_BITS_PER_BYTE, Scores, bits, calibration_error, concatenate, score
+from nanogpt.metrics import Scores, calibration_error, code_bits, concatenate, score
 from nanogpt.model import GPT
 
 CHARACTERS_PER_BATCH = 8192
@@ -69,7 +69,7 @@ def evaluate(model: GPT, checkpoint: Checkpoint, split: Split) -> Evaluation:
     scores = read(model, split)
     unseen_N = checkpoint.character_counts_V[split.ids_N] == 0
     unseen_N |= split.escape_bytes_N > 0
-    bits_N = bits(1.0) * scores.loss_N.double() + ESCAPE_BITS_PER_BYTE * split.escape_bytes_N
+    bits_N = code_bits(scores.loss_N, split.escape_bytes_N)
     seen_loss_N = scores.loss_N[~unseen_N]
     confidence, accuracy = float(scores.confidence_N.mean()), float(scores.correct_N.mean())
     return Evaluation(

@@ -47,6 +47,11 @@ def bits(nats: float) -> float:
     return nats / math.log(2)
 
 
+def code_bits(loss_N: Tensor, escape_bytes_N: Tensor) -> Tensor:
+    """Bits that each character costs, float64: its loss in nats, and spelling it out where it is unknown."""
+    return bits(1.0) * loss_N.double() + ESCAPE_BITS_PER_BYTE * escape_bytes_N
+
+
 def calibration_error(confidence_N: Tensor, correct_N: Tensor, bins: int = 15) -> float:
     """Expected calibration error in [0, 1] (Guo et al. 2017, arXiv:1706.04599, eq. 3); 0 for an empty input.
 

@@ -17,7 +17,7 @@ LAYERS = (     # a module imports only from the lines above its own
     "cleaning_math schedule metrics model optimizer",
     "domains",
     "corpus",
-    "checkpoint engine",
+    "checkpoint engine ngram",
     "training evaluation generation attribution",
     "transfer statistics",
     "tuning study looks findings",
