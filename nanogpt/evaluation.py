@@ -5,17 +5,22 @@ Shape suffixes: N scored characters, V characters of the vocabulary.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
+from functools import partial
 
 import torch
+from torch import Tensor
 
+from nanogpt.calibration import SURE, adaptive_reliability, auroc, reliability
 from nanogpt.checkpoint import Checkpoint
 from nanogpt.corpus import Split, exact_windows
 from nanogpt.engine import precision
-from nanogpt.metrics import Scores, calibration_error, code_bits, concatenate, score
+from nanogpt.metrics import Scores, code_bits, score
 from nanogpt.model import GPT
 
 CHARACTERS_PER_BATCH = 8192
+Columns = tuple[Tensor, ...]
 
 
 @dataclass(frozen=True)
@@ -32,57 +37,94 @@ class Evaluation:
     top5_mass: float              # mean summed probability of the five most probable characters
     accuracy: float               # share of characters that were the most probable one
     overconfidence: float         # confidence - accuracy
-    calibration_error: float      # expected calibration error, 15 bins
+    calibration_error: float            # expected calibration error, 15 bins of equal width
+    adaptive_calibration_error: float   # the same with 15 bins of equally many characters
+    maximum_calibration_error: float    # the largest gap of a bin of equal width
+    brier_score: float            # mean squared distance of the probabilities from the outcome, in [0, 2]
+    entropy_auroc: float          # chance that a right prediction has less entropy than a wrong one
+    confidence_when_wrong: float  # mean confidence of the wrong predictions
+    sure_error_rate: float        # share of wrong ones among the predictions with confidence above 0.9
+    temperature: float            # as it was given
+    tempered_nats: float          # mean loss of softmax(logits / temperature), without escapes
     n_characters: int
     n_bytes: int
     scores: Scores = field(repr=False, compare=False)
+    bits_N: Tensor = field(repr=False, compare=False)    # of each character with its escape bits
 
     def row(self) -> dict[str, float]:
-        """The numbers without the scores of the single characters."""
-        return {item.name: getattr(self, item.name) for item in fields(self) if item.name != "scores"}
+        """The numbers without those of the single characters."""
+        return {item.name: getattr(self, item.name) for item in fields(self) if item.repr}
 
 
 @torch.inference_mode()
-def read(model: GPT, split: Split) -> Scores:
-    """Scores of every character of `split`, in order, on the CPU. The model stays in the mode that it was in."""
+def predictions(model: GPT, split: Split, of: Callable[[Tensor, Tensor], Columns]) -> Columns:
+    """`of(logits_NV, targets_N)` for every character of `split`, in order, on the CPU.
+
+    The model stays in the mode that it was in.
+    """
     block_size, device, was_training = model.config.block_size, model.head.weight.device, model.training
     model.eval()
-    parts = []
+    parts: list[Columns] = []
     try:
         for inputs_BT, targets_BT in exact_windows(split, block_size, max(1, CHARACTERS_PER_BATCH // block_size)):
             with precision(device):
                 logits_BTV = model(inputs_BT.to(device))
-            parts.append(score(logits_BTV.flatten(0, 1), targets_BT.flatten().to(device)))
+            parts.append(of(logits_BTV.flatten(0, 1), targets_BT.flatten().to(device)))
     finally:
         model.train(was_training)
-    scores = concatenate(parts)
-    return Scores(*(column.cpu() for column in scores))
+    return tuple(torch.cat(column).cpu() for column in zip(*parts, strict=True))
 
 
-def evaluate(model: GPT, checkpoint: Checkpoint, split: Split) -> Evaluation:
+def read(model: GPT, split: Split, temperature: float = 1.0) -> Scores:
+    """Scores of every character of `split`, in order."""
+    return Scores(*predictions(model, split, partial(score, temperature=temperature)))
+
+
+def read_logits(model: GPT, split: Split) -> Tensor:
+    """The logits (N, V) with which every character of `split` is predicted, in order, float32."""
+    return predictions(model, split, lambda logits_NV, _: (logits_NV.float(),))[0]
+
+
+def evaluate(model: GPT, checkpoint: Checkpoint, split: Split, temperature: float = 1.0) -> Evaluation:
     """Read `split` with `model`, built from `checkpoint`. ValueError where their vocabularies differ or it is empty."""
     if split.vocabulary != checkpoint.vocabulary:
         raise ValueError(f"text must be encoded with the model's vocabulary ({checkpoint.vocabulary.sha256[:12]}…), "
                          f"got {split.vocabulary.sha256[:12]}…")
     if not len(split):
         raise ValueError("text must have at least one character, got 0")
-    scores = read(model, split)
+    scores = read(model, split, temperature)
     unseen_N = checkpoint.character_counts_V[split.ids_N] == 0
     unseen_N |= split.escape_bytes_N > 0
     bits_N = code_bits(scores.loss_N, split.escape_bytes_N)
-    seen_loss_N = scores.loss_N[~unseen_N]
-    confidence, accuracy = float(scores.confidence_N.mean()), float(scores.correct_N.mean())
+    confidence, accuracy = mean(scores.confidence_N), mean(scores.correct_N)
     return Evaluation(
         bits_per_byte=float(bits_N.sum()) / split.n_bytes,
-        nats_per_character=float(scores.loss_N.double().mean()),
-        seen_loss_nats=float(seen_loss_N.double().mean()) if len(seen_loss_N) else float("nan"),
-        unseen_share=float(unseen_N.double().mean()),
+        nats_per_character=mean(scores.loss_N),
+        seen_loss_nats=mean(scores.loss_N[~unseen_N]),
+        unseen_share=mean(unseen_N),
         unseen_loss_share=float(bits_N[unseen_N].sum() / bits_N.sum()),
-        entropy_nats=float(scores.entropy_N.double().mean()),
-        confidence=confidence, top5_mass=float(scores.top5_N.mean()), accuracy=accuracy,
+        entropy_nats=mean(scores.entropy_N),
+        confidence=confidence, top5_mass=mean(scores.top5_N), accuracy=accuracy,
         overconfidence=confidence - accuracy,
-        calibration_error=calibration_error(scores.confidence_N, scores.correct_N),
-        n_characters=len(split), n_bytes=split.n_bytes, scores=scores)
+        **calibration(scores), brier_score=mean(scores.brier_N),
+        temperature=temperature, tempered_nats=mean(scores.tempered_loss_N),
+        n_characters=len(split), n_bytes=split.n_bytes, scores=scores, bits_N=bits_N)
+
+
+def mean(values_N: Tensor) -> float:
+    """nan where there are none."""
+    return float(values_N.double().mean())
+
+
+def calibration(scores: Scores) -> dict[str, float]:
+    """The fields of an Evaluation that say how confidence and being right go together."""
+    confidence_N, wrong_N = scores.confidence_N, 1 - scores.correct_N
+    even = reliability(confidence_N, scores.correct_N)
+    return {"calibration_error": even.expected_error, "maximum_calibration_error": even.maximum_error,
+            "adaptive_calibration_error": adaptive_reliability(confidence_N, scores.correct_N).expected_error,
+            "entropy_auroc": auroc(-scores.entropy_N, scores.correct_N),
+            "confidence_when_wrong": mean(confidence_N[wrong_N > 0]),
+            "sure_error_rate": mean(wrong_N[confidence_N > SURE])}
 
 
 @torch.inference_mode()

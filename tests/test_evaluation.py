@@ -10,13 +10,15 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from nanogpt import evaluation
+from nanogpt.calibration import fit_temperature
 from nanogpt.checkpoint import Checkpoint
 from nanogpt.config import ModelConfig
 from nanogpt.corpus import UNKNOWN, Corpus, Split, Vocabulary, make_split
-from nanogpt.evaluation import evaluate, read, top_characters
+from nanogpt.evaluation import evaluate, read, read_logits, top_characters
 from nanogpt.metrics import score
 from nanogpt.model import GPT
 
@@ -76,7 +78,7 @@ def test_reading_leaves_weights_mode_and_random_streams(trained: Checkpoint, spl
 
 
 def test_the_mode_comes_back_after_an_error(trained: Checkpoint, split: Split, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise RuntimeError("out of memory")
 
     model = trained.build().train()
@@ -114,8 +116,25 @@ def test_the_numbers_are_those_of_the_single_characters(model: GPT, trained: Che
     assert result.unseen_loss_share == pytest.approx(sum(unseen_bits) / sum(all_bits), rel=1e-6)
     assert result.overconfidence == pytest.approx(result.confidence - result.accuracy)
     assert (result.n_characters, result.n_bytes) == (len(split.text), len(split.text.encode()))
-    assert result.row().keys() == {f for f in result.__dataclass_fields__ if f != "scores"}
+    assert result.row().keys() == result.__dataclass_fields__.keys() - {"scores", "bits_N"}
+    assert result.bits_N.tolist() == pytest.approx(all_bits, rel=1e-6)
     assert all(isinstance(value, int | float) for value in result.row().values())
+
+
+def test_calibration_is_that_of_the_single_predictions(trained: Checkpoint, split: Split) -> None:
+    sharp = trained.build()
+    sharp.head.weight.data *= 3
+    result = evaluate(sharp, trained, split)
+    confidence, wrong = result.scores.confidence_N.numpy(), result.scores.correct_N.numpy() == 0
+    assert result.confidence_when_wrong == pytest.approx(confidence[wrong].mean(), rel=1e-6)
+    assert result.sure_error_rate == pytest.approx(wrong[confidence > 0.9].mean(), rel=1e-6)
+    assert result.entropy_auroc == pytest.approx(roc_auc_score(~wrong, -result.scores.entropy_N.numpy()), rel=1e-9)
+
+
+def test_the_temperature_that_fits_a_text_makes_its_loss_least(model: GPT, trained: Checkpoint, split: Split) -> None:
+    temperature = fit_temperature(read_logits(model, split), split.ids_N)
+    losses = [evaluate(model, trained, split, temperature * factor).tempered_nats for factor in (0.9, 1.0, 1.1)]
+    assert min(losses) == losses[1] <= evaluate(model, trained, split).nats_per_character
 
 
 def with_bias(shape: ModelConfig, vocabulary: Vocabulary, probability_V: Tensor) -> tuple[GPT, Checkpoint]:

@@ -14,7 +14,7 @@ import nanogpt
 PACKAGE = Path(nanogpt.__file__).parent
 LAYERS = (     # a module imports only from the lines above its own
     "config cleaning",
-    "cleaning_math schedule metrics model optimizer",
+    "cleaning_math schedule metrics calibration model optimizer",
     "domains",
     "corpus",
     "checkpoint engine ngram",

@@ -10,9 +10,10 @@ import scipy.special
 import scipy.stats
 import torch
 import torch.nn.functional as F
+from sklearn.metrics import brier_score_loss
 from torch import Tensor
 
-from nanogpt.metrics import Scores, bits, calibration_error, concatenate, score
+from nanogpt.metrics import Scores, bits, score
 
 
 @pytest.fixture
@@ -71,49 +72,16 @@ def test_a_uniform_model_over_256_symbols_costs_8_bits() -> None:
     assert bits(math.log(1024)) == pytest.approx(10.0)
 
 
-def test_parts_scored_apart_are_the_whole(random_scores: tuple[Tensor, Tensor, Scores]) -> None:
+def test_brier_score_is_scikit_learns(random_scores: tuple[Tensor, Tensor, Scores]) -> None:
     logits_NV, targets_N, scores = random_scores
-    parts = [score(logits_NV[i:i + 70], targets_N[i:i + 70]) for i in range(0, 400, 70)]
-    for joined, column in zip(concatenate(parts), scores, strict=True):
-        torch.testing.assert_close(joined, column, rtol=1e-6, atol=1e-7)
+    expected = brier_score_loss(targets_N.numpy(), logits_NV.double().softmax(-1).numpy(), labels=range(30))
+    assert float(scores.brier_N.mean()) == pytest.approx(expected, rel=1e-6)
 
 
-def expected_calibration_error(confidence: np.ndarray, correct: np.ndarray, bins: int) -> float:
-    """Guo et al. 2017, equation 3, bin by bin."""
-    total = 0.0
-    for k in range(bins):
-        inside = (confidence > k / bins) & (confidence <= (k + 1) / bins)
-        if inside.any():
-            total += inside.mean() * abs(confidence[inside].mean() - correct[inside].mean())
-    return total
-
-
-@pytest.mark.parametrize("bins", [1, 2, 10, 15])
-def test_calibration_error_is_that_of_a_loop_over_the_bins(bins: int) -> None:
-    rng = np.random.default_rng(bins)
-    confidence = rng.uniform(1e-6, 1, 2000)
-    correct = (rng.uniform(size=2000) < confidence**2).astype(float)
-    found = calibration_error(torch.from_numpy(confidence), torch.from_numpy(correct), bins)
-    assert found == pytest.approx(expected_calibration_error(confidence, correct, bins), abs=1e-9)
-    assert found > 0.1
-
-
-def test_bins_are_closed_on_the_right() -> None:
-    """0.25 belongs to (0, 0.25]: there the two answers balance, in (0.25, 0.5] they would not."""
-    confidence_N, correct_N = torch.tensor([0.25, 0.125, 0.5]), torch.tensor([0.0, 0.375, 0.5])
-    assert calibration_error(confidence_N, correct_N, 4) == 0.0
-
-
-def test_labels_drawn_from_the_model_itself_are_calibrated() -> None:
-    generator = torch.Generator().manual_seed(4)
-    p_NV = (2 * torch.randn(40_000, 10, generator=generator)).softmax(-1)
-    labels_N = torch.multinomial(p_NV, 1, generator=generator).squeeze(1)
-    scores = score(p_NV.log(), labels_N)
-    assert abs(float(scores.confidence_N.mean() - scores.correct_N.mean())) < 0.01
-    assert calibration_error(scores.confidence_N, scores.correct_N) < 0.02
-    sharpened = score(3 * p_NV.log(), labels_N)
-    assert calibration_error(sharpened.confidence_N, sharpened.correct_N) > 0.1
-
-
-def test_nothing_has_no_calibration_error() -> None:
-    assert calibration_error(torch.empty(0), torch.empty(0)) == 0.0
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
+def test_tempered_loss_is_that_of_the_logits_over_the_temperature(random_scores: tuple[Tensor, Tensor, Scores],
+                                                                  temperature: float) -> None:
+    logits_NV, targets_N, scores = random_scores
+    tempered = score(logits_NV, targets_N, temperature)
+    torch.testing.assert_close(tempered.tempered_loss_N, score(logits_NV / temperature, targets_N).loss_N)
+    assert torch.equal(tempered.loss_N, scores.loss_N)
