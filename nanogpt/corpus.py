@@ -84,12 +84,14 @@ class Split:
         return len(self.text.encode())
 
     @cached_property
+    def bytes_N(self) -> Tensor:
+        """UTF-8 bytes of each character."""
+        return torch.tensor([len(character.encode()) for character in self.text])
+
+    @cached_property
     def escape_bytes_N(self) -> Tensor:
         """UTF-8 bytes of each unknown character, 0 for a known one."""
-        sizes = torch.zeros(len(self), dtype=torch.int64)
-        for i in (self.ids_N == UNKNOWN).nonzero().flatten().tolist():
-            sizes[i] = len(self.text[i].encode())
-        return sizes
+        return self.bytes_N * (self.ids_N == UNKNOWN)
 
     def head(self, characters: int) -> Split:
         """The first `characters` of it; 0: all."""

@@ -12,6 +12,7 @@ down to the uniform distribution over the vocabulary. Where h was never seen, th
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -61,6 +62,11 @@ def fit_ngram(split: Split, order: int) -> NGram:
     return NGram(tuple(by_length), size)
 
 
+def witten_bell(count: Tensor, followed: Tensor, kinds: Tensor, shorter: Tensor) -> Tensor:
+    """The formula above, where `shorter` is the probability after the shorter context."""
+    return torch.where(followed > 0, (count + kinds * shorter) / (followed + kinds).clamp(min=1), shorter)
+
+
 def ngram_losses(ngram: NGram, split: Split) -> Tensor:
     """-ln p of each character of `split` under the n-grams of each order from 1 on, nats, float64 (K, N)."""
     ids_N = started(split)
@@ -72,8 +78,36 @@ def ngram_losses(ngram: NGram, split: Split) -> Tensor:
         place_N = torch.searchsorted(counts.numbers_G, number_N).clamp(max=len(counts.numbers_G) - 1)
         hit_N = known_N & (counts.numbers_G[place_N] == number_N)
         followed_N, kinds_N = (per_H[context_N] * known_N for per_H in (counts.followed_H, counts.kinds_H))
-        interpolated_N = (counts.counts_G[place_N] * hit_N + kinds_N * p_N) / (followed_N + kinds_N).clamp(min=1)
-        p_N = torch.where(followed_N > 0, interpolated_N, p_N)
+        p_N = witten_bell(counts.counts_G[place_N] * hit_N, followed_N, kinds_N, p_N)
         losses.append(-p_N[1:].log())
         ranks_N = torch.where(hit_N, place_N, -1).roll(1).index_fill(0, torch.tensor([0]), -1)
     return torch.stack(losses)
+
+
+def table_log_p(ngram: NGram) -> tuple[Tensor, Tensor]:
+    """ln p of the unigram (V,) and of the bigram (V, V), a row for each character before. It takes an order >= 2."""
+    size, (singles, pairs) = ngram.vocab_size, ngram.by_length[:2]
+    count_V, followed_V, kinds_V = torch.zeros(3, size, dtype=torch.float64)
+    count_V[singles.numbers_G] = singles.counts_G.double()
+    followed_V[singles.numbers_G] = pairs.followed_H.double()
+    kinds_V[singles.numbers_G] = pairs.kinds_H.double()
+    count_VV = torch.zeros(size, size, dtype=torch.float64)
+    count_VV[singles.numbers_G[pairs.numbers_G // size], pairs.numbers_G % size] = pairs.counts_G.double()
+    uniform_V = torch.full((size,), 1 / size, dtype=torch.float64)
+    p_V = witten_bell(count_V, singles.followed_H, singles.kinds_H, uniform_V)
+    return p_V.log(), witten_bell(count_VV, followed_V[:, None], kinds_V[:, None], p_V).log()
+
+
+def divergences(logits_NV: Tensor, split: Split, ngram: NGram) -> dict[str, float]:
+    """Mean Kullback–Leibler divergence of the predictions of `split` from n-gram predictions, nats.
+
+    Which of uniform, unigram and bigram a young model resembles says how much of the context it uses.
+    """
+    log_p_NV = logits_NV.float().log_softmax(-1)
+    p_NV = log_p_NV.exp()
+    log_q_V, log_q_VV = (table.float() for table in table_log_p(ngram))
+    negative_entropy = float((p_NV * log_p_NV).sum(-1).mean())
+    return {"uniform_divergence_nats": negative_entropy + math.log(ngram.vocab_size),
+            "unigram_divergence_nats": negative_entropy - float((p_NV @ log_q_V).mean()),
+            "bigram_divergence_nats":
+                negative_entropy - float((p_NV * log_q_VV[started(split)[:-1]]).sum(-1).mean())}

@@ -13,11 +13,11 @@ import nanogpt
 
 PACKAGE = Path(nanogpt.__file__).parent
 LAYERS = (     # a module imports only from the lines above its own
-    "config cleaning",
+    "config cleaning distance",
     "cleaning_math schedule metrics calibration model optimizer",
     "domains",
     "corpus",
-    "checkpoint engine ngram",
+    "checkpoint engine ngram breakdown",
     "training evaluation generation attribution",
     "transfer statistics",
     "tuning study looks findings",

@@ -7,9 +7,10 @@ from collections import Counter, defaultdict
 
 import pytest
 import torch
+from scipy.stats import entropy
 
 from nanogpt.corpus import Corpus, Vocabulary, make_split
-from nanogpt.ngram import fit_ngram, ngram_losses
+from nanogpt.ngram import divergences, fit_ngram, ngram_losses, table_log_p
 
 ORDER = 6
 
@@ -60,3 +61,34 @@ def test_longer_contexts_help_and_a_lower_order_is_the_head_of_a_higher_one(corp
 def test_order_must_be_positive(corpora: dict[str, Corpus]) -> None:
     with pytest.raises(ValueError, match="order must be >= 1, got 0"):
         fit_ngram(corpora["math"].train, 0)
+
+
+def test_tables_of_unigram_and_bigram_are_the_losses(corpora: dict[str, Corpus]) -> None:
+    corpus = corpora["wikipedia"]
+    ngram = fit_ngram(corpus.train, 2)
+    log_p_V, log_p_VV = table_log_p(ngram)
+    losses_KN = ngram_losses(ngram, corpus.test)
+    torch.testing.assert_close(-log_p_V[corpus.test.ids_N], losses_KN[0])
+    torch.testing.assert_close(-log_p_VV[corpus.test.ids_N[:-1], corpus.test.ids_N[1:]], losses_KN[1, 1:])
+    torch.testing.assert_close(log_p_VV.exp().sum(1), torch.ones(len(corpus.vocabulary), dtype=torch.float64))
+
+
+def test_a_model_that_predicts_as_an_ngram_is_not_apart_from_it(corpora: dict[str, Corpus]) -> None:
+    corpus, split = corpora["math"], corpora["math"].test.head(300)
+    ngram = fit_ngram(corpus.train, 2)
+    log_p_V, log_p_VV = table_log_p(ngram)
+    before_N = torch.cat((torch.tensor([corpus.vocabulary.start_id]), split.ids_N[:-1]))
+    predictions = {"uniform": torch.zeros(300, len(corpus.vocabulary)), "unigram": log_p_V.expand(300, -1) + 3.0,
+                   "bigram": log_p_VV[before_N]}
+    for name, logits_NV in predictions.items():
+        found = divergences(logits_NV, split, ngram)
+        for other, nats in found.items():
+            assert nats == pytest.approx(0, abs=1e-5) if other.startswith(name) else nats > 0.1
+
+
+def test_divergence_is_scipys(corpora: dict[str, Corpus]) -> None:
+    corpus, split = corpora["math"], corpora["math"].test.head(40)
+    logits_NV = torch.randn(40, len(corpus.vocabulary), generator=torch.Generator().manual_seed(0))
+    ngram = fit_ngram(corpus.train, 2)
+    expected = entropy(logits_NV.double().softmax(-1).numpy(), table_log_p(ngram)[0].exp().expand(40, -1), axis=1)
+    assert divergences(logits_NV, split, ngram)["unigram_divergence_nats"] == pytest.approx(expected.mean(), rel=1e-5)
