@@ -128,6 +128,7 @@ class AnalysisConfig:
     """What is read from trained models: losses, generations, attributions."""
 
     eval_characters: int = knob(12_000, "test characters scored for each checkpoint and domain; 0: all")
+    temperature_characters: int = knob(4096, "validation characters on which each temperature is fitted")
     generate_characters: int = knob(120, "characters of each controlled generation")
     temperatures: str = knob("0.8", "temperatures of the controlled generations, comma-separated")
     prompts: str = knob("", "file of prompts, one on each line; empty: from each domain's test text")
@@ -135,7 +136,7 @@ class AnalysisConfig:
 
     def __post_init__(self) -> None:
         require(self.eval_characters >= 0, "eval_characters must be >= 0", self.eval_characters)
-        require_positive(self, "generate_characters", "top_characters")
+        require_positive(self, "temperature_characters", "generate_characters", "top_characters")
         rule = all(0 <= t < math.inf for t in self.temperature_values)
         require(rule, "temperatures must be >= 0 and finite", self.temperatures)
 
@@ -189,12 +190,12 @@ PRESETS: dict[str, dict[str, Any]] = {
     "standard": {"n_layer": 4, "n_embd": 128, "block_size": 256, "batch_size": 8, "max_steps": 1600,
                  "learning_rate": 0.005, "weight_decay": 0.1, "checkpoints": 16, "log_every": 50,
                  "eval_characters": 0, "trials": 12, "transfer_steps": 100, "curve_points": 10,
-                 "curve_characters": 16_384, "generate_characters": 200},
+                 "curve_characters": 16_384, "temperature_characters": 16_384, "generate_characters": 200},
     "gpu": {"n_layer": 6, "n_head": 6, "n_embd": 384, "block_size": 256, "batch_size": 64, "max_steps": 600,
             "matrix_learning_rate": 0.03, "learning_rate": 0.0025, "dropout": 0.2, "weight_decay": 0.2,
             "checkpoints": 16, "log_every": 50,
             "eval_characters": 0, "trials": 25, "transfer_steps": 100, "transfer_batch_size": 16, "curve_points": 10,
-            "curve_characters": 16_384, "generate_characters": 200},
+            "curve_characters": 16_384, "temperature_characters": 16_384, "generate_characters": 200},
 }
 
 

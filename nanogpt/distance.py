@@ -9,7 +9,8 @@ import gzip
 import lzma
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from torch import Tensor
@@ -46,28 +47,30 @@ def compressed_bits_per_byte(training: str, test: str, compress: Compressor) -> 
     """What `test` adds to the compressed `training`, in bits for each of its UTF-8 bytes; nan for an empty test."""
     if not test:
         return math.nan
-    added = len(compress((training + test).encode())) - len(compress(training.encode()))
-    return 8 * added / len(test.encode())
+    with ThreadPoolExecutor(2) as pool:     # the compressors let go of the interpreter
+        without, together = pool.map(compress, (training.encode(), (training + test).encode()))
+    return 8 * (len(together) - len(without)) / len(test.encode())
 
 
-def shared_spans(training: str, test: str, length: int = SPAN) -> Tensor:
-    """Which characters of `test` lie in a span of `length` that `training` holds too: booleans (N,).
+def shared_spans(training: str, tests: Iterable[str], length: int = SPAN) -> Iterator[Tensor]:
+    """For each test: which of its characters lie in a span of `length` that `training` holds too, booleans (N,).
 
     Spans are compared by a polynomial modulo 2**64, so a false alarm has a chance of about N² / 2**64.
     """
-    covered_N = torch.zeros(len(test), dtype=torch.bool)
-    if min(len(training), len(test)) < length:
-        return covered_N
-    shared = torch.isin(span_hashes(test, length), span_hashes(training, length))
-    for begin in shared.nonzero().flatten().tolist():
-        covered_N[begin:begin + length] = True
-    return covered_N
+    known = span_hashes(training, length).sort().values
+    for test in tests:
+        covered_N = torch.zeros(len(test), dtype=torch.bool)
+        hashes = span_hashes(test, length)
+        place = torch.searchsorted(known, hashes).clamp(max=len(known) - 1)
+        for begin in (known[place] == hashes).nonzero().flatten().tolist() if len(known) else ():
+            covered_N[begin:begin + length] = True
+        yield covered_N
 
 
 def span_hashes(text: str, length: int) -> Tensor:
     """A number for each span of `length` characters, equal for equal spans."""
-    code_N = torch.tensor(list(map(ord, text)))
-    hashes = torch.zeros(len(text) - length + 1, dtype=torch.int64)
+    code_N = torch.tensor(list(map(ord, text)), dtype=torch.int64)
+    hashes = torch.zeros(max(0, len(text) - length + 1), dtype=torch.int64)
     for offset in range(length):
         hashes = hashes * 0x5851F42D4C957F2D + code_N[offset:offset + len(hashes)]
     return hashes

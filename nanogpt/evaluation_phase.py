@@ -1,27 +1,40 @@
-"""Losses, confidence and generations of checkpoints on the test text of every domain."""
+"""Losses, confidence and generations of checkpoints on the test text of every domain, beside baselines."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
 
-from nanogpt import figures, study
+from torch import Tensor
+
+from nanogpt import baselines, figures, figures_confidence, study
+from nanogpt.comparison import comparisons, specialisation
 from nanogpt.config import Config
 from nanogpt.corpus import Corpus
 from nanogpt.inputs import Source, Tables, log_tables, read_prompts, warn_of_unknown
+from nanogpt.reading import Material, gather, readings
 from nanogpt.study import Row
 from nanogpt.tracking import key, open_run
 
 log = logging.getLogger("nanogpt")
 
-CONFIDENCE_KEYS = ("entropy_nats", "confidence", "top5_mass", "accuracy", "overconfidence", "calibration_error")
-LOSS_KEYS = ("bits_per_byte", "nats_per_character", "seen_loss_nats", "unseen_share", "unseen_loss_share")
+CONFIDENCE_KEYS = ("entropy_nats", "confidence", "top5_mass", "accuracy", "overconfidence", "calibration_error",
+                   "adaptive_calibration_error", "maximum_calibration_error", "brier_score", "entropy_auroc",
+                   "confidence_when_wrong", "sure_error_rate", "temperature", "tempered_nats")
+LOSS_KEYS = ("bits_per_byte", "bits_per_byte_low", "bits_per_byte_high", "nats_per_character", "seen_loss_nats",
+             "unseen_share", "unseen_loss_share", "uniform_divergence_nats", "unigram_divergence_nats",
+             "bigram_divergence_nats")
+STRONGEST_COUNTS = "5-gram"
+"""The n-gram against which models are tested; the longest that gains on texts of a megabyte."""
+
+Losses = dict[tuple[str, str], dict[str, Tensor]]
+"""(source, stage) to target to the bits of each character."""
 
 
 def evaluate_sources(sources: Sequence[Source], corpora: Mapping[str, Corpus], config: Config,
                      tables: Tables) -> None:
     """Losses and confidence of each source on each domain's test text, by training step, in one run per domain."""
-    texts = {name: corpus.test.head(config.analysis.eval_characters) for name, corpus in corpora.items()}
+    material, losses = gather(corpora, config), Losses()
     prompts = read_prompts(config, corpora)
     warn_of_unknown(sources[0].checkpoint.vocabulary, (prompt for _, prompt in prompts))
     for domain in dict.fromkeys(source.checkpoint.domain for source in sources):
@@ -32,21 +45,52 @@ def evaluate_sources(sources: Sequence[Source], corpora: Mapping[str, Corpus], c
             mine = Tables()
             for source in (s for s in sources if s.checkpoint.domain == domain):
                 model = study.built(source.checkpoint, config)
-                for row in study.zero_shot(model, source.checkpoint, texts, source.row):
-                    run.metrics(evaluation_metrics(row), source.checkpoint.step, source.model_id)
-                    mine.add("zero_shot", [row])
+                for reading in readings(model, source.checkpoint, material, source.row):
+                    run.metrics(evaluation_metrics(reading.row), source.checkpoint.step, source.model_id)
+                    mine.add("zero_shot", [reading.row])
+                    if source.stage:
+                        mine.add("breakdown", reading.breakdown)
+                        mine.add("reliability", reading.reliability)
+                        losses.setdefault((domain, source.stage), {})[reading.row["target"]] = reading.bits_N
                 if source.stage:
                     mine.add("generations", study.generations(model, source.checkpoint, prompts, config, source.row))
                 log.info("      %s · %s", source.checkpoint.title, ", ".join(
-                    f"{row['target']} {row['bits_per_byte']:.3f}" for row in mine.rows["zero_shot"][-len(texts):])
+                    f"{row['target']} {row['bits_per_byte']:.3f}" for row in mine.rows["zero_shot"][-len(corpora):])
                     + " bits per byte")
             log_tables(run, mine)
-            run.figure(figures.zero_shot_curves(mine.frame("zero_shot"), list(corpora)), "zero_shot")
-            run.figure(figures.confidence_curves(mine.frame("zero_shot"), list(corpora)), "confidence")
+            frame = mine.frame("zero_shot")
+            run.figure(figures.zero_shot_curves(frame, list(corpora)), "zero_shot")
+            run.figure(figures.confidence_curves(frame, list(corpora)), "confidence")
+            run.figure(figures_confidence.sharpening_curves(frame, list(corpora)), "sharpening")
         tables.add_all(mine)
+    compare(losses, material, corpora, config, tables)
+
+
+def compare(losses: Losses, material: Material, corpora: Mapping[str, Corpus], config: Config, tables: Tables) -> None:
+    """Baselines, distances between the domains, leaks, and each model against its rivals, in a run of its own."""
+    with open_run(f"compare · {config.preset} · seed {config.seed}", config, phase="compare") as run:
+        tables.links[run.name], mine = run.link, Tables()
+        counted = {name: baselines.counted_bits(material.ngrams[name], split) for name, split in material.tests.items()}
+        for name, corpus in corpora.items():
+            mine.add("baselines", baselines.baseline_rows(corpus, material.tests[name], counted[name]))
+        mine.add("distances", baselines.distance_rows(corpora))
+        mine.add("leakage", baselines.leakage_rows(corpora))
+        for stage in dict.fromkeys(stage for _, stage in losses):
+            by_model = {domain: bits for (domain, at), bits in losses.items() if at == stage}
+            by_target = {target: {domain: bits[target] for domain, bits in by_model.items()}
+                         | {STRONGEST_COUNTS: counted[target][STRONGEST_COUNTS]} for target in corpora}
+            mine.add("comparisons", comparisons(by_target, material.tests, stage))
+        mine.add("specialisation", specialisation(tables.rows["zero_shot"]))
+        for row in mine.rows["specialisation"]:
+            run.metrics({key("specialisation", row["source"], row["target"], name): row[name]
+                         for name in ("regret", "advantage", "asymmetry") if row[name] is not None}, row["step"])
+        run.metrics({key("baseline", row["target"], row["baseline"], "bits_per_byte"): row["bits_per_byte"]
+                     for row in mine.rows["baselines"]})
+        log_tables(run, mine)
+    tables.add_all(mine)
 
 
 def evaluation_metrics(row: Row) -> dict[str, float]:
     target = row["target"]
-    return ({key("zero_shot", target, name): row[name] for name in LOSS_KEYS}
+    return ({key("zero_shot", target, name): row[name] for name in LOSS_KEYS if name in row}
             | {key("confidence", target, name): row[name] for name in CONFIDENCE_KEYS})

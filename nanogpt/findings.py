@@ -9,7 +9,8 @@ from typing import Any
 import pandas as pd
 
 TABLES = ("corpora", "training", "zero_shot", "generations", "top_characters", "transfer_curves", "transfers", "trials",
-          "attribution")
+          "attribution", "breakdown", "reliability", "baselines", "distances", "leakage", "comparisons",
+          "specialisation")
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ from typing import Any
 from nanogpt.attribution import Attribution, rows
 from nanogpt.checkpoint import Checkpoint
 from nanogpt.config import STAGE_SHARES, Config
-from nanogpt.corpus import Corpus, Split
+from nanogpt.corpus import Corpus
 from nanogpt.engine import resolve_device
-from nanogpt.evaluation import Evaluation, evaluate, top_characters
+from nanogpt.evaluation import top_characters
 from nanogpt.generation import Sampling, generate
 from nanogpt.model import GPT
 
@@ -47,16 +47,6 @@ def prompts_of(corpora: Mapping[str, Corpus]) -> list[tuple[str, str]]:
             if prompt := text[begin:begin + PROMPT_CHARACTERS].strip():
                 found.append((name, prompt))
     return found
-
-
-def zero_shot_row(source: Row, target: str, result: Evaluation) -> Row:
-    return source | {"target": target} | result.row()
-
-
-def zero_shot(model: GPT, checkpoint: Checkpoint, texts: Mapping[str, Split], source: Row) -> Iterator[Row]:
-    """One row for each text: `source` (who is read), the text's name and the evaluation."""
-    for name, split in texts.items():
-        yield zero_shot_row(source, name, evaluate(model, checkpoint, split))
 
 
 def generations(model: GPT, checkpoint: Checkpoint, prompts: Sequence[tuple[str, str]], config: Config,

@@ -18,10 +18,11 @@ LAYERS = (     # a module imports only from the lines above its own
     "domains",
     "corpus",
     "checkpoint engine ngram breakdown",
-    "training evaluation generation attribution",
+    "training evaluation generation attribution baselines",
     "transfer statistics",
     "tuning study looks findings",
-    "figures",
+    "figures comparison",
+    "figures_confidence reading",
     "report tracking serving cli",
     "registry",
     "inputs",
@@ -31,7 +32,8 @@ LAYERS = (     # a module imports only from the lines above its own
 RANK = {module: rank for rank, layer in enumerate(LAYERS) for module in layer.split()}
 SCIENCE = RANK["transfer"]     # up to this rank, torch is the only package that a module may count on
 OWNERS = {
-    "mlflow": {"tracking", "registry", "serving"}, "optuna": {"tuning"}, "matplotlib": {"figures"}, "click": {"cli"},
+    "mlflow": {"tracking", "registry", "serving"}, "optuna": {"tuning"}, "click": {"cli"},
+    "matplotlib": {"figures", "figures_confidence"},
     "gensim": {"domains", "cleaning"}, "pooch": {"domains", "cleaning"},
 }  # fmt: skip
 ALWAYS = {"nanogpt", "torch", *sys.stdlib_module_names}
