@@ -51,10 +51,9 @@ def baseline_rows(corpus: Corpus, test: Split, counted: Mapping[str, Tensor]) ->
 def distance_rows(corpora: Mapping[str, Corpus]) -> Iterator[dict[str, Any]]:
     """How far apart the training texts of each two domains are."""
     for first, second in combinations(corpora, 2):
-        texts = [corpora[name].train.text[:SAMPLE_CHARACTERS] for name in (first, second)]
-        yield {"first": first, "second": second, "vocabulary_overlap": vocabulary_overlap(*texts),
-               "trigram_divergence_bits": trigram_divergence(*texts),
-               "compression_distance": compression_distance(*texts)}
+        a, b = (corpora[name].train.text[:SAMPLE_CHARACTERS] for name in (first, second))
+        yield {"first": first, "second": second, "vocabulary_overlap": vocabulary_overlap(a, b),
+               "trigram_divergence_bits": trigram_divergence(a, b), "compression_distance": compression_distance(a, b)}
 
 
 def leakage_rows(corpora: Mapping[str, Corpus]) -> Iterator[dict[str, Any]]:

@@ -128,7 +128,7 @@ class AnalysisConfig:
     """What is read from trained models: losses, generations, attributions."""
 
     eval_characters: int = knob(12_000, "test characters scored for each checkpoint and domain; 0: all")
-    temperature_characters: int = knob(4096, "validation characters on which each temperature is fitted")
+    temperature_characters: int = knob(2048, "validation characters on which each temperature is fitted")
     generate_characters: int = knob(120, "characters of each controlled generation")
     temperatures: str = knob("0.8", "temperatures of the controlled generations, comma-separated")
     prompts: str = knob("", "file of prompts, one on each line; empty: from each domain's test text")

@@ -8,6 +8,9 @@ from typing import Any
 
 import pandas as pd
 
+from nanogpt.findings_evaluation import evaluation_findings
+from nanogpt.looks import listed
+
 TABLES = ("corpora", "training", "zero_shot", "generations", "top_characters", "transfer_curves", "transfers", "trials",
           "attribution", "breakdown", "reliability", "baselines", "distances", "leakage", "comparisons",
           "specialisation")
@@ -46,7 +49,8 @@ def findings(study: StudyTables) -> list[str]:
     """What the tables say, in sentences."""
     zero_shot = study.table("zero_shot")
     found = _zero_shot_findings(zero_shot) if len(zero_shot) else ()
-    return [*found, *_transfer_findings(study.table("transfers"))]
+    more = evaluation_findings(zero_shot, *map(study.table, ("comparisons", "distances", "leakage")))
+    return [*found, *more, *_transfer_findings(study.table("transfers"))]
 
 
 def _zero_shot_findings(zero_shot: pd.DataFrame) -> Iterator[str]:
@@ -105,8 +109,3 @@ def _transfer_findings(transfers: pd.DataFrame) -> Iterator[str]:
            f"{verdict} on the target's test text (median tuned rate {pairs['learning_rate_early'].median():.2g} early, "
            f"{pairs['learning_rate_late'].median():.2g} late); without repeated seeds this is a description, not a "
            "test.")
-
-
-def listed(parts: list[str]) -> str:
-    """`a`, `a and b`, `a, b and c`."""
-    return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)

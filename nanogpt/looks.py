@@ -36,6 +36,11 @@ def visible(text: object) -> str:
     return text.translate(WHITESPACE) if isinstance(text, str) else ""
 
 
+def listed(parts: list[str]) -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
+
+
 def domain_colors(names: Iterable[str]) -> dict[str, str]:
     """A colour for each name, by order of first appearance; they repeat after eight."""
     return {name: OKABE_ITO[i % len(OKABE_ITO)] for i, name in enumerate(dict.fromkeys(names))}

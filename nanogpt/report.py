@@ -6,17 +6,21 @@ import base64
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jinja2
 import pandas as pd
 
-from nanogpt import figures
+from nanogpt import figures, figures_confidence
 from nanogpt.findings import StudyTables, findings
 from nanogpt.looks import domain_colors, visible
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 SHARES = {"unseen_share", "unseen_loss_share", "confidence", "top5_mass", "accuracy", "overconfidence",
-          "calibration_error"}
+          "calibration_error", "adaptive_calibration_error", "maximum_calibration_error", "confidence_when_wrong",
+          "sure_error_rate", "shared_share"}
 SHOWN_PROMPTS = 3
 """Prompts of which the page holds maps, spread over the domains; the CSV tables have all."""
 CAPTIONS = {
@@ -29,6 +33,20 @@ CAPTIONS = {
     "confidence_curves": "Left: mean entropy of the next-character distribution in nats. Right: mean probability of "
                          "the likeliest character (line) and how often it was right (dotted). A line above its dots "
                          "is overconfident.",
+    "ranking": "After the last step, with 95 % intervals from a moving-block bootstrap over the text: every model (dots) "
+               "and what counting and compressing the domain's own training text reach (bars). Lower is better.",
+    "class_losses": "Mean loss after the last step by kind of character; at the right, its share of the text. Colour: "
+                    "the domain that the model was trained on.",
+    "context_losses": "Mean loss after the last step by how many characters the prediction could read; at the right, "
+                      "the share of such predictions.",
+    "sharpening_curves": "Above: mean entropy of the predictions. Below: the temperature, fitted on validation text, "
+                         "for which the loss would be least; above 1 the model is overconfident. Before any training "
+                         "there is none.",
+    "divergence_curves": "Mean Kullback–Leibler divergence of the predictions of the own domain's validation text from "
+                         "the uniform distribution and from the unigram and bigram of the training text. A curve's "
+                         "lowest point is where the model predicts most like one that only counts.",
+    "reliability_diagrams": "How often a prediction was right (up) against how sure it was (across), 15 bins; a dot's "
+                            "size is its share of the characters. Below the diagonal: overconfident.",
     "transfer_curves": "Few-shot adaptation at the tuned learning rate: bits per byte on the target's validation text "
                        "over adaptation steps. Darker: a later checkpoint of the source; grey: random weights.",
     "transfer_summary": "By the stage that was adapted. Left: the learning rate chosen on validation. Middle: test "
@@ -53,10 +71,12 @@ def draw(study: StudyTables) -> dict[str, bytes]:
              "zero_shot_matrix": figures.zero_shot_matrix(zero_shot, domains),
              "zero_shot_curves": figures.zero_shot_curves(zero_shot, domains),
              "confidence_curves": figures.confidence_curves(zero_shot, domains),
+             **evaluation_figures(study),
              "transfer_curves": figures.transfer_curves(study.table("transfer_curves")),
              "transfer_summary": figures.transfer_summary(study.table("transfers"), domains),
              "tuning_history": figures.tuning_history(study.table("trials"))}
-    needs = {"training_curves": "training", "transfer_summary": "transfers", "tuning_history": "trials",
+    needs = {"class_losses": "breakdown", "context_losses": "breakdown", "reliability_diagrams": "reliability",
+             "training_curves": "training", "transfer_summary": "transfers", "tuning_history": "trials",
              "transfer_curves": "transfer_curves"}
     drawn = {name: figure for name, figure in drawn.items() if len(study.table(needs.get(name, "zero_shot")))}
     for number, prompt in enumerate(shown_prompts(study), start=1):
@@ -67,6 +87,19 @@ def draw(study: StudyTables) -> dict[str, bytes]:
         if number == 1 and len(attribution):
             drawn["triangle_1"] = figures.attribution_triangle(attribution, prompt, int(attribution["step"].max()))
     return {name: figures.png(figure) for name, figure in drawn.items()}
+
+
+def evaluation_figures(study: StudyTables) -> dict[str, Figure]:
+    """What the evaluation adds to losses and confidence, where its columns are there."""
+    domains, zero_shot, parts = study.domains, study.table("zero_shot"), study.table("breakdown")
+    if "temperature" not in zero_shot:
+        return {}
+    return {"ranking": figures_confidence.ranking(zero_shot, study.table("baselines"), domains),
+            "class_losses": figures_confidence.class_losses(parts, domains),
+            "context_losses": figures_confidence.context_losses(parts, domains),
+            "sharpening_curves": figures_confidence.sharpening_curves(zero_shot, domains),
+            "divergence_curves": figures_confidence.divergence_curves(zero_shot, domains),
+            "reliability_diagrams": figures_confidence.reliability_diagrams(study.table("reliability"), domains)}
 
 
 def shown_prompts(study: StudyTables) -> list[str]:
@@ -128,8 +161,12 @@ def render(study: StudyTables, drawn: Mapping[str, bytes] | None = None) -> str:
         study=study, pictures=pictures, captions=CAPTIONS, findings=findings(study), prompts=shown_prompts(study),
         colors=domain_colors(study.domains), written=written(study), visible=visible,
         grids={"corpora": grid(study.table("corpora")),
-               "zero_shot": grid(final, (*key, "bits_per_byte", "nats_per_character", "seen_loss_nats",
-                                         "unseen_share", "unseen_loss_share")),
+               "zero_shot": grid(final, (*key, "bits_per_byte", "bits_per_byte_low", "bits_per_byte_high",
+                                         "nats_per_character", "seen_loss_nats", "unseen_share", "unseen_loss_share")),
                "confidence": grid(final, (*key, "entropy_nats", "confidence", "top5_mass", "accuracy",
-                                          "overconfidence", "calibration_error")),
+                                          "overconfidence", "calibration_error", "adaptive_calibration_error",
+                                          "maximum_calibration_error", "brier_score", "entropy_auroc",
+                                          "confidence_when_wrong", "sure_error_rate", "temperature", "tempered_nats")),
+               **{name: grid(study.table(name)) for name in ("comparisons", "baselines", "distances", "leakage",
+                                                             "specialisation")},
                "transfers": grid(study.table("transfers")), "trials": grid(study.table("trials"))})

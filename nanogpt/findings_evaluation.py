@@ -1,0 +1,84 @@
+"""What the tables of the evaluation say beyond the losses themselves: differences, confidence, baselines, leaks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pandas as pd
+
+from nanogpt.looks import STAGES, listed
+
+LEVEL = 0.05
+
+
+def evaluation_findings(zero_shot: pd.DataFrame, comparisons: pd.DataFrame, distances: pd.DataFrame,
+                        leakage: pd.DataFrame) -> Iterator[str]:
+    if len(comparisons):
+        yield from _ahead(comparisons)
+    if "temperature" in zero_shot:
+        yield from _temperatures(zero_shot)
+    if "bigram_divergence_nats" in zero_shot:
+        yield from _phases(zero_shot)
+    if len(distances):
+        yield from _distances(zero_shot, distances)
+    if len(leakage):
+        worst = leakage.loc[leakage["shared_share"].idxmax()]
+        yield (f"No test text shares more than {worst['shared_share']:.1%} of its characters with a training text in "
+               f"spans of 50 ({worst['test']} with {worst['training']}: {int(worst['shared_characters']):,} characters).")
+
+
+def _ahead(comparisons: pd.DataFrame) -> Iterator[str]:
+    """The latest stage: each domain's own model against the nearest other model, and against the n-gram."""
+    last = max(comparisons["stage"], key=lambda stage: list(STAGES).index(stage) if stage in STAGES else -1)
+    rows = comparisons[comparisons["stage"] == last]
+    counting = rows["rival"].str.contains("gram")
+    for nearest, what in ((rows[~counting], "the best other model"), (rows[counting], "the n-gram")):
+        parts, sure = [], []
+        for _, group in nearest.groupby("target", sort=False):
+            row = group.loc[group["ahead_bits_per_byte"].idxmin()]
+            parts.append(f"{row['ahead_bits_per_byte']:+.2f} ({row['ahead_low']:+.2f} to {row['ahead_high']:+.2f}) "
+                         f"against {row['rival']} on {row['target']}")
+            sure.append(row["p_holm"] < LEVEL and row["ahead_low"] * row["ahead_high"] > 0)
+        if parts:
+            yield (f"Character for character, each domain's own {last} model is ahead of {what} by {listed(parts)} bits "
+                   f"per byte (95 % intervals from a block bootstrap); {sum(sure)} of {len(sure)} differences are larger "
+                   f"than their interval and hold after Holm's correction over {len(rows)} comparisons.")
+
+
+def _temperatures(zero_shot: pd.DataFrame) -> Iterator[str]:
+    last = zero_shot[zero_shot["step"] == zero_shot.groupby("source")["step"].transform("max")]
+    own, away = last[last["source"] == last["target"]], last[last["source"] != last["target"]]
+    if len(own) and len(away):
+        yield (f"The temperature that fits best at the end is {_span(own['temperature'])} on the own domain and "
+               f"{_span(away['temperature'])} on the others (1: calibrated, above: overconfident); confidence less "
+               f"accuracy is {_span(100 * own['overconfidence'], '+.1f')} points at home and "
+               f"{_span(100 * away['overconfidence'], '+.1f')} away.")
+
+
+def _phases(zero_shot: pd.DataFrame) -> Iterator[str]:
+    """When the predictions of the own text were nearest to those of the unigram and of the bigram."""
+    own = zero_shot[zero_shot["source"] == zero_shot["target"]].groupby("step").mean(numeric_only=True)
+    if len(own) > 2:
+        near = {name: own[f"{name}_divergence_nats"].dropna() for name in ("unigram", "bigram")}
+        if all(map(len, near.values())):
+            parts = [f"to the {name} at step {int(column.idxmin()):,} ({column.min():.2f} nats; at the end "
+                     f"{column.iloc[-1]:.2f})" for name, column in near.items()]
+            yield f"On the own text the predictions come nearest {listed(parts)}: what lies beyond is context."
+
+
+def _distances(zero_shot: pd.DataFrame, distances: pd.DataFrame) -> Iterator[str]:
+    """Rank correlation of the distance of two domains with what the model of one pays on the other's text."""
+    last = zero_shot[zero_shot["step"] == zero_shot.groupby("source")["step"].transform("max")]
+    mirrored = distances.rename(columns={"first": "second", "second": "first"})
+    pairs = last.merge(pd.concat([distances, mirrored]), left_on=["source", "target"], right_on=["first", "second"])
+    if len(pairs) >= 6:
+        found = [f"{pairs['bits_per_byte'].corr(pairs[column], method='spearman'):.2f} for {name}"
+                 for column, name in (("trigram_divergence_bits", "the Jensen–Shannon divergence of trigrams"),
+                                      ("compression_distance", "the compression distance"))]
+        yield (f"Over {len(pairs)} ordered pairs of domains, the rank correlation of the zero-shot loss with the distance "
+               f"of the texts is {listed(found)}; so few pairs describe and do not prove.")
+
+
+def _span(values: pd.Series[float], form: str = ".2f") -> str:
+    low, high = (f"{value:{form}}" for value in (values.min(), values.max()))
+    return low if low == high else f"{low} to {high}"
