@@ -7,14 +7,16 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-from nanogpt import baselines, figures, figures_confidence, study
+from nanogpt import baselines, figures, study
+from nanogpt.authorship import writing_rows
 from nanogpt.comparison import comparisons, specialisation
 from nanogpt.config import Config
 from nanogpt.corpus import Corpus
 from nanogpt.inputs import Source, Tables, log_tables, read_prompts, warn_of_unknown
+from nanogpt.model import GPT
 from nanogpt.reading import Material, gather, readings
 from nanogpt.study import Row
-from nanogpt.tracking import key, open_run
+from nanogpt.tracking import Run, key, open_run
 
 log = logging.getLogger("nanogpt")
 
@@ -33,41 +35,47 @@ Losses = dict[tuple[str, str], dict[str, Tensor]]
 
 def evaluate_sources(sources: Sequence[Source], corpora: Mapping[str, Corpus], config: Config,
                      tables: Tables) -> None:
-    """Losses and confidence of each source on each domain's test text, by training step, in one run per domain."""
+    """Each source on each domain's test text, by training step, in one run per domain; then all against all."""
     material, losses = gather(corpora, config), Losses()
     prompts = read_prompts(config, corpora)
     warn_of_unknown(sources[0].checkpoint.vocabulary, (prompt for _, prompt in prompts))
     for domain in dict.fromkeys(source.checkpoint.domain for source in sources):
+        mine = Tables()
         with open_run(f"evaluate {domain} · {config.preset} · seed {config.seed}", config, phase="evaluate",
                       domain=domain) as run:
             tables.links[run.name] = run.link
             run.datasets(corpora, "test")
-            mine = Tables()
             for source in (s for s in sources if s.checkpoint.domain == domain):
                 model = study.built(source.checkpoint, config)
-                for reading in readings(model, source.checkpoint, material, source.row):
-                    run.metrics(evaluation_metrics(reading.row), source.checkpoint.step, source.model_id)
-                    mine.add("zero_shot", [reading.row])
-                    if source.stage:
-                        mine.add("breakdown", reading.breakdown)
-                        mine.add("reliability", reading.reliability)
-                        losses.setdefault((domain, source.stage), {})[reading.row["target"]] = reading.bits_N
+                read_domains(source, model, material, run, mine, losses)
                 if source.stage:
                     mine.add("generations", study.generations(model, source.checkpoint, prompts, config, source.row))
-                log.info("      %s · %s", source.checkpoint.title, ", ".join(
-                    f"{row['target']} {row['bits_per_byte']:.3f}" for row in mine.rows["zero_shot"][-len(corpora):])
-                    + " bits per byte")
             log_tables(run, mine)
             frame = mine.frame("zero_shot")
             run.figure(figures.zero_shot_curves(frame, list(corpora)), "zero_shot")
             run.figure(figures.confidence_curves(frame, list(corpora)), "confidence")
-            run.figure(figures_confidence.sharpening_curves(frame, list(corpora)), "sharpening")
         tables.add_all(mine)
     compare(losses, material, corpora, config, tables)
+    compare_writing(sources, corpora, config, tables)
+
+
+def read_domains(source: Source, model: GPT, material: Material, run: Run, tables: Tables, losses: Losses) -> None:
+    """One model on every text: the rows, its metrics, and at a stage the details and the losses to compare."""
+    said = []
+    for reading in readings(model, source.checkpoint, material, source.row):
+        target = reading.row["target"]
+        run.metrics(evaluation_metrics(reading.row), source.checkpoint.step, source.model_id)
+        tables.add("zero_shot", [reading.row])
+        if source.stage:
+            tables.add("breakdown", reading.breakdown)
+            tables.add("reliability", reading.reliability)
+            losses.setdefault((source.checkpoint.domain, source.stage), {})[target] = reading.bits_N
+        said.append(f"{target} {reading.row['bits_per_byte']:.3f}")
+    log.info("      %s · %s bits per byte", source.checkpoint.title, ", ".join(said))
 
 
 def compare(losses: Losses, material: Material, corpora: Mapping[str, Corpus], config: Config, tables: Tables) -> None:
-    """Baselines, distances between the domains, leaks, and each model against its rivals, in a run of its own."""
+    """Baselines, distances of the domains, leaks, and each domain's own model against its rivals, in a run."""
     with open_run(f"compare · {config.preset} · seed {config.seed}", config, phase="compare") as run:
         tables.links[run.name], mine = run.link, Tables()
         counted = {name: baselines.counted_bits(material.ngrams[name], split) for name, split in material.tests.items()}
@@ -86,6 +94,18 @@ def compare(losses: Losses, material: Material, corpora: Mapping[str, Corpus], c
                          for name in ("regret", "advantage", "asymmetry") if row[name] is not None}, row["step"])
         run.metrics({key("baseline", row["target"], row["baseline"], "bits_per_byte"): row["bits_per_byte"]
                      for row in mine.rows["baselines"]})
+        log_tables(run, mine)
+    tables.add_all(mine)
+
+
+def compare_writing(sources: Sequence[Source], corpora: Mapping[str, Corpus], config: Config, tables: Tables) -> None:
+    """Every generation under the last model of every domain, in a run of its own."""
+    last = {source.checkpoint.domain: source for source in sources if source.stage}     # steps ascend
+    with open_run(f"writing · {config.preset} · seed {config.seed}", config, phase="writing") as run:
+        tables.links[run.name], mine = run.link, Tables()
+        scorers = [(study.built(source.checkpoint, config), source.checkpoint) for source in last.values()]
+        mine.add("writing", writing_rows(tables.rows["generations"], scorers, corpora,
+                                         config.analysis.generate_characters))
         log_tables(run, mine)
     tables.add_all(mine)
 

@@ -30,6 +30,7 @@ def sharpening_curves(zero_shot: pd.DataFrame, /, domains: Sequence[str] = ()) -
         temperature.axhline(1, color=GREY, linewidth=1)
         for axes in (entropy, temperature):
             _step_axis(axes, rows["step"])
+        temperature.set_xlim(entropy.get_xlim())
         _name(entropy, f"model: {source}", "", "entropy, nats" if not i else "")
         _name(temperature, "", "training step", "best temperature" if not i else "")
     _legend(figure, styles, "text")
@@ -46,6 +47,7 @@ def divergence_curves(zero_shot: pd.DataFrame, /, domains: Sequence[str] = ()) -
         for name, look in DIVERGENCES.items():
             _line(axes, rows, "step", f"{name}_divergence_nats", look)
         _step_axis(axes, rows["step"])
+        axes.set_yscale("log")
         _name(axes, f"model: {source}", "training step", "divergence, nats")
     _legend(figure, DIVERGENCES, "from")
     return figure
@@ -86,7 +88,7 @@ def reliability_diagrams(reliability: pd.DataFrame, /, domains: Sequence[str] = 
             for target, line in rows[rows["stage"] == stage].groupby("target", sort=False):
                 look = styles[str(target)]
                 _line(axes, line, "confidence", "accuracy", look, markersize=0)
-                axes.scatter(line["confidence"], line["accuracy"], line["characters"] / line["characters"].sum() * 120,
+                axes.scatter(line["confidence"], line["accuracy"], line["characters"] / line["characters"].sum() * 250,
                              color=look.color, marker=look.marker, alpha=0.8, linewidths=0)
             _name(axes, f"{source}, {stage}", "confidence" if i == len(groups) - 1 else "", "share right")
     _legend(figure, styles | {"calibrated": Look(GREY, "")}, "text")
@@ -130,5 +132,5 @@ def _share_labels(axes: Axes, labels: Sequence[str], shares: pd.Series[float]) -
     """At the right of each line, how much of the text the group makes up."""
     for height, label in enumerate(labels):
         if label in shares:
-            axes.text(1.0, height, f"{shares[label]:.1%}", transform=axes.get_yaxis_transform(), ha="right",
+            axes.text(1.01, height, f"{shares[label]:.1%}", transform=axes.get_yaxis_transform(), ha="left",
                       va="center", fontsize=SMALL - 1, color=GREY)

@@ -13,7 +13,7 @@ from nanogpt.looks import listed
 
 TABLES = ("corpora", "training", "zero_shot", "generations", "top_characters", "transfer_curves", "transfers", "trials",
           "attribution", "breakdown", "reliability", "baselines", "distances", "leakage", "comparisons",
-          "specialisation")
+          "specialisation", "writing")
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def findings(study: StudyTables) -> list[str]:
     """What the tables say, in sentences."""
     zero_shot = study.table("zero_shot")
     found = _zero_shot_findings(zero_shot) if len(zero_shot) else ()
-    more = evaluation_findings(zero_shot, *map(study.table, ("comparisons", "distances", "leakage")))
+    more = evaluation_findings(zero_shot, *map(study.table, ("comparisons", "distances", "leakage", "writing")))
     return [*found, *more, *_transfer_findings(study.table("transfers"))]
 
 

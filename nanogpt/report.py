@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 SHARES = {"unseen_share", "unseen_loss_share", "confidence", "top5_mass", "accuracy", "overconfidence",
           "calibration_error", "adaptive_calibration_error", "maximum_calibration_error", "confidence_when_wrong",
-          "sure_error_rate", "shared_share"}
+          "sure_error_rate", "shared_share", "copied_share", "distinct_share", "repeated_share", "classifier_accuracy"}
 SHOWN_PROMPTS = 3
 """Prompts of which the page holds maps, spread over the domains; the CSV tables have all."""
 CAPTIONS = {
@@ -33,7 +33,7 @@ CAPTIONS = {
     "confidence_curves": "Left: mean entropy of the next-character distribution in nats. Right: mean probability of "
                          "the likeliest character (line) and how often it was right (dotted). A line above its dots "
                          "is overconfident.",
-    "ranking": "After the last step, with 95 % intervals from a moving-block bootstrap over the text: every model (dots) "
+    "ranking": "After the last step: every model with its 95 % interval from a moving-block bootstrap over the text, "
                "and what counting and compressing the domain's own training text reach (bars). Lower is better.",
     "class_losses": "Mean loss after the last step by kind of character; at the right, its share of the text. Colour: "
                     "the domain that the model was trained on.",
@@ -168,5 +168,5 @@ def render(study: StudyTables, drawn: Mapping[str, bytes] | None = None) -> str:
                                           "maximum_calibration_error", "brier_score", "entropy_auroc",
                                           "confidence_when_wrong", "sure_error_rate", "temperature", "tempered_nats")),
                **{name: grid(study.table(name)) for name in ("comparisons", "baselines", "distances", "leakage",
-                                                             "specialisation")},
+                                                             "specialisation", "writing")},
                "transfers": grid(study.table("transfers")), "trials": grid(study.table("trials"))})

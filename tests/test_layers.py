@@ -19,9 +19,9 @@ LAYERS = (     # a module imports only from the lines above its own
     "corpus",
     "checkpoint engine ngram breakdown",
     "training evaluation generation attribution baselines",
-    "transfer statistics",
+    "transfer statistics writing domain_classifier",
     "tuning study looks",
-    "figures comparison findings_evaluation",
+    "figures comparison authorship findings_evaluation",
     "figures_confidence reading findings",
     "report tracking serving cli",
     "registry",
@@ -37,7 +37,8 @@ OWNERS = {
     "gensim": {"domains", "cleaning"}, "pooch": {"domains", "cleaning"},
 }  # fmt: skip
 ALWAYS = {"nanogpt", "torch", *sys.stdlib_module_names}
-ALSO = {"domains": {"gensim", "pooch"}, "cleaning": {"gensim", "pooch"}, "statistics": {"numpy", "scipy", "sklearn"}}
+ALSO = {"domains": {"gensim", "pooch"}, "cleaning": {"gensim", "pooch"}, "statistics": {"numpy", "scipy", "sklearn"},
+        "domain_classifier": {"sklearn"}}
 
 
 def imports(source: str) -> Iterator[str]:
