@@ -132,6 +132,7 @@ class AnalysisConfig:
     generate_characters: int = knob(120, "characters of each controlled generation")
     temperatures: str = knob("0.8", "temperatures of the controlled generations, comma-separated")
     prompts: str = knob("", "file of prompts, one on each line; empty: from each domain's test text")
+    joint: bool = knob(False, "also train and score a model of all domains together, on as many characters as of one")
     top_characters: int = knob(5, "most probable characters listed at each position of a prompt")
 
     def __post_init__(self) -> None:
@@ -190,12 +191,14 @@ PRESETS: dict[str, dict[str, Any]] = {
     "standard": {"n_layer": 4, "n_embd": 128, "block_size": 256, "batch_size": 8, "max_steps": 1600,
                  "learning_rate": 0.005, "weight_decay": 0.1, "checkpoints": 16, "log_every": 50,
                  "eval_characters": 0, "trials": 12, "transfer_steps": 100, "curve_points": 10,
-                 "curve_characters": 16_384, "temperature_characters": 16_384, "generate_characters": 200},
+                 "curve_characters": 16_384, "temperature_characters": 16_384, "generate_characters": 200,
+                 "joint": True},
     "gpu": {"n_layer": 6, "n_head": 6, "n_embd": 384, "block_size": 256, "batch_size": 64, "max_steps": 600,
             "matrix_learning_rate": 0.03, "learning_rate": 0.0025, "dropout": 0.2, "weight_decay": 0.2,
             "checkpoints": 16, "log_every": 50,
             "eval_characters": 0, "trials": 25, "transfer_steps": 100, "transfer_batch_size": 16, "curve_points": 10,
-            "curve_characters": 16_384, "temperature_characters": 16_384, "generate_characters": 200},
+            "curve_characters": 16_384, "temperature_characters": 16_384, "generate_characters": 200,
+            "joint": True},
 }
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -20,6 +20,8 @@ from nanogpt.domains import DomainText
 UNKNOWN = 0
 """The id of `<unk>`."""
 SPLITS = ("train", "validation", "test")
+JOINT = "joint"
+"""What stands in place of a domain for the reference model that is trained on all of them."""
 
 
 @dataclass(frozen=True)
@@ -171,6 +173,23 @@ def make_corpora(texts: Sequence[DomainText], config: DataConfig, block_size: in
         vocabulary = Vocabulary.of((parts[0] for parts in cuts.values()), config.min_count)
         require(len(vocabulary) > 1, "min_count must be reached by a character of the training texts", config.min_count)
     return {text.name: Corpus(text, *(make_split(part, vocabulary) for part in cuts[text.name])) for text in texts}
+
+
+def joint_corpus(corpora: Mapping[str, Corpus]) -> Corpus:
+    """All domains together, an equal share of each: the head of every split, so that as much is read as of one domain.
+
+    ValueError where a domain has the name JOINT.
+    """
+    require(JOINT not in corpora, f"a domain must not be named {JOINT!r}, which stands for all together", [*corpora])
+    parts = ["".join(text[:len(text) // len(corpora)] for text in (getattr(corpus, name).text
+                                                                   for corpus in corpora.values())) for name in SPLITS]
+    text, sources = "".join(parts), [corpus.source for corpus in corpora.values()]
+    origin, licence = ("; ".join(dict.fromkeys(getattr(source, field) for source in sources))
+                       for field in ("origin", "licence"))
+    digest, size = hashlib.sha256(text.encode()).hexdigest(), len(text.encode())
+    vocabulary = next(iter(corpora.values())).vocabulary
+    return Corpus(DomainText(JOINT, text, "joint", origin, licence, digest, size),
+                  *(make_split(part, vocabulary) for part in parts))
 
 
 def exact_windows(split: Split, block_size: int, rows: int) -> Iterator[tuple[Tensor, Tensor]]:

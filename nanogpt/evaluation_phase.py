@@ -9,6 +9,7 @@ from torch import Tensor
 
 from nanogpt import baselines, figures, study
 from nanogpt.authorship import writing_rows
+from nanogpt.baselines import STRONGEST_COUNTS
 from nanogpt.comparison import comparisons, specialisation
 from nanogpt.config import Config
 from nanogpt.corpus import Corpus
@@ -26,8 +27,6 @@ CONFIDENCE_KEYS = ("entropy_nats", "confidence", "top5_mass", "accuracy", "overc
 LOSS_KEYS = ("bits_per_byte", "bits_per_byte_low", "bits_per_byte_high", "nats_per_character", "seen_loss_nats",
              "unseen_share", "unseen_loss_share", "uniform_divergence_nats", "unigram_divergence_nats",
              "bigram_divergence_nats")
-STRONGEST_COUNTS = "5-gram"
-"""The n-gram against which models are tested; the longest that gains on texts of a megabyte."""
 
 Losses = dict[tuple[str, str], dict[str, Tensor]]
 """(source, stage) to target to the bits of each character."""

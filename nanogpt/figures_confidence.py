@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 
 from nanogpt import looks
@@ -103,6 +104,40 @@ def class_losses(breakdown: pd.DataFrame, /, domains: Sequence[str] = ()) -> Fig
 def context_losses(breakdown: pd.DataFrame, /, domains: Sequence[str] = ()) -> Figure:
     """Loss against the characters that a prediction could read: a panel for each text, a mark for each model."""
     return _breakdown_figure(breakdown, domains, "characters read before")
+
+
+@_or_no_data
+def candidates(top: pd.DataFrame, /, prompt: str, source: str, domains: Sequence[str] = ()) -> Figure:
+    """The likeliest next characters after each one of `prompt`, stacked, at each stage; the one that follows in colour.
+
+    A model that grows surer has ever taller first bars; where they are grey it is sure and wrong.
+    """
+    rows = top[(top["prompt"] == prompt) & (top["source"] == source) & top["target"].notna()]
+    rows = rows[rows["step"] > 0] if rows["step"].any() else rows
+    rows = rows.sort_values(["step", "rank"]).drop_duplicates(["step", "position", "rank"])
+    groups = {int(str(step)): part for step, part in rows.groupby("step")}
+    color = looks.domain_colors([*domains, source])[source]
+    figure, panels = _panels(max(1, len(groups)), 1, (max(5.0, 0.17 * len(prompt) + 0.8), 1.35), sharey=True)
+    for axes, (step, part) in zip(panels, groups.items(), strict=False):
+        bottoms = part.groupby("position")["probability"].cumsum() - part["probability"]
+        hits = part["candidate"] == part["target"]
+        boxes = [((x - 0.46, y), (x + 0.46, y), (x + 0.46, y + height), (x - 0.46, y + height))
+                 for x, y, height in zip(part["position"], bottoms, part["probability"], strict=True)]
+        axes.add_collection(PolyCollection(boxes, facecolors=[color if hit else "#C8C8C8" for hit in hits],
+                                           edgecolors="white", linewidths=0.8))
+        for cell, bottom in zip(part.to_dict("records"), bottoms, strict=True):
+            if cell["probability"] > 0.15:
+                axes.text(cell["position"], bottom + cell["probability"] / 2, looks.visible(cell["candidate"]),
+                          ha="center", va="center", fontsize=SMALL - 1, parse_math=False, in_layout=False,
+                          color="white" if cell["candidate"] == cell["target"] else INK)
+        ends = part.drop_duplicates("position")
+        axes.set_xticks(ends["position"], [looks.visible(target) for target in ends["target"]], parse_math=False)
+        axes.set_xlim(-0.6, len(prompt) - 1.4)
+        axes.set_ylim(0, 1)
+        stage = next(filter(None, part["stage"]), "") if "stage" in part else ""
+        _name(axes, f"{source}, step {step:,} {stage} · mean entropy {ends['entropy_nats'].mean():.2f} nats", "",
+              "probability")
+    return figure
 
 
 @_or_no_data

@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from nanogpt.corpus import JOINT
 from nanogpt.findings_evaluation import evaluation_findings
 from nanogpt.looks import listed
 
@@ -48,6 +49,8 @@ class StudyTables:
 def findings(study: StudyTables) -> list[str]:
     """What the tables say, in sentences."""
     zero_shot = study.table("zero_shot")
+    if len(zero_shot):     # the reference trained on all domains is at home on none
+        zero_shot = zero_shot[zero_shot["source"] != JOINT]
     found = _zero_shot_findings(zero_shot) if len(zero_shot) else ()
     more = evaluation_findings(zero_shot, *map(study.table, ("comparisons", "distances", "leakage", "writing")))
     return [*found, *more, *_transfer_findings(study.table("transfers"))]

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 import pandas as pd
 
+from nanogpt.baselines import STRONGEST_COUNTS
+from nanogpt.corpus import JOINT
 from nanogpt.looks import STAGES, listed
 
 LEVEL = 0.05
@@ -30,11 +32,11 @@ def evaluation_findings(zero_shot: pd.DataFrame, comparisons: pd.DataFrame, dist
 
 
 def _ahead(comparisons: pd.DataFrame) -> Iterator[str]:
-    """The latest stage: each domain's own model against the nearest other model, and against the n-gram."""
+    """The latest stage: each domain's own model against the nearest other one, an n-gram and the joint reference."""
     last = max(comparisons["stage"], key=lambda stage: list(STAGES).index(stage) if stage in STAGES else -1)
     rows = comparisons[comparisons["stage"] == last]
-    counting = rows["rival"].str.contains("gram")
-    for nearest, what in ((rows[~counting], "the best other model"), (rows[counting], "the n-gram")):
+    kinds = rows["rival"].map({STRONGEST_COUNTS: "counting", JOINT: "the model of all domains"})
+    for what, nearest in rows.groupby(kinds.fillna("the next model"), sort=False):
         parts, sure = [], []
         for _, group in nearest.groupby("target", sort=False):
             row = group.loc[group["ahead_bits_per_byte"].idxmin()]

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from nanogpt import registry
 from nanogpt.analysis_phase import analyze
 from nanogpt.config import Config
-from nanogpt.corpus import Corpus
+from nanogpt.corpus import Corpus, joint_corpus
 from nanogpt.evaluation_phase import evaluate_sources
 from nanogpt.findings import StudyTables, findings
 from nanogpt.inputs import Source, Tables, log_tables, read_prompts
@@ -23,13 +23,14 @@ log = logging.getLogger("nanogpt")
 
 def study_domains(corpora: Mapping[str, Corpus], config: Config) -> str:
     """All phases over all domains in one run with nested runs; returns a short summary for people."""
-    tables, phases = Tables(), Phases(len(corpora) + 4)
+    trained = [*corpora.values(), *([joint_corpus(corpora)] if config.analysis.joint and len(corpora) > 1 else [])]
+    tables, phases = Tables(), Phases(len(trained) + 4)
     name = f"study {', '.join(corpora)} · {config.preset} · seed {config.seed}"
     with open_run(name, config, phase="study", preset=config.preset) as run:
         run.datasets(corpora, "study")
         tables.add("corpora", (corpus.row() for corpus in corpora.values()))
         sources: list[Source] = []
-        for corpus in corpora.values():
+        for corpus in trained:
             phases.next(f"train {corpus.name}")
             sources += train_domain(corpus, config, tables)
         phases.next("zero-shot losses and confidence of every checkpoint on every domain")
@@ -63,7 +64,8 @@ class Phases:
 def transfer_grid(sources: Sequence[Source], corpora: Mapping[str, Corpus], config: Config, tables: Tables) -> None:
     """Every early, mid and late checkpoint, and none at all, to every other domain."""
     grid = [(scratch_source(next(s for s in sources if s.checkpoint.step == 0)), target) for target in corpora.values()]
-    grid += [(source, target) for source in sources if source.stage in config.transfer.stage_names
+    grid += [(source, target) for source in sources
+             if source.stage in config.transfer.stage_names and source.checkpoint.domain in corpora
              for name, target in corpora.items() if name != source.checkpoint.domain]
     for source, target in grid:
         transfer(source, target, corpora.get(source.checkpoint.domain), config, tables, draw=False)

@@ -59,6 +59,9 @@ CAPTIONS = {
                    "the step, the likeliest next character and its probability. ␣ is a space, ⏎ a new line.",
     "triangle": "The same at the last step for every position: row, the character that was predicted; column, the "
                 "character that was read. The colour scale is a square root, so that small shares show.",
+    "candidates": "Confidence sharpening: the likeliest next characters after each character of the prompt, stacked by "
+                  "probability, over checkpoints of the model of the prompt's domain. Below each column: the character "
+                  "that does follow; in colour where it is among them, grey what would be wrong.",
     "top": "Entropy (nats) of the prediction after each character of the prompt, over training steps. In the cell: "
            "the likeliest next character, bold where it is the one that follows.",
 }
@@ -84,6 +87,9 @@ def draw(study: StudyTables) -> dict[str, bytes]:
             drawn[f"attribution_{number}"] = figures.attribution_map(attribution, prompt)
         if prompt in set(study.table("top_characters").get("prompt", ())):
             drawn[f"top_{number}"] = figures.top_character_map(study.table("top_characters"), prompt)
+            if number == 1:
+                drawn["candidates_1"] = figures_confidence.candidates(study.table("top_characters"), prompt,
+                                                                      home(study, prompt), domains)
         if number == 1 and len(attribution):
             drawn["triangle_1"] = figures.attribution_triangle(attribution, prompt, int(attribution["step"].max()))
     return {name: figures.png(figure) for name, figure in drawn.items()}
@@ -100,6 +106,14 @@ def evaluation_figures(study: StudyTables) -> dict[str, Figure]:
             "sharpening_curves": figures_confidence.sharpening_curves(zero_shot, domains),
             "divergence_curves": figures_confidence.divergence_curves(zero_shot, domains),
             "reliability_diagrams": figures_confidence.reliability_diagrams(study.table("reliability"), domains)}
+
+
+def home(study: StudyTables, prompt: str) -> str:
+    """The model whose domain the prompt comes from, else the first."""
+    written, tops = study.table("generations"), study.table("top_characters")
+    sources = list(dict.fromkeys(tops["source"]))
+    homes = dict(zip(written.get("prompt", ()), written.get("prompt_domain", ()), strict=True))
+    return homes[prompt] if homes.get(prompt) in sources else str(sources[0])
 
 
 def shown_prompts(study: StudyTables) -> list[str]:
