@@ -1,10 +1,15 @@
-"""Characters per second of training, of evaluation, and of a bare forward pass with its loss.
+"""Characters per second of training, of evaluation, and of a bare forward pass with its loss, in turns.
 
     python benchmarks/evaluate_speed.py --text input.txt
+    python benchmarks/evaluate_speed.py --text input.txt --preset standard --set max_steps=10 --characters 100000
+
+Evaluation is all that a row of the zero-shot table holds, temperature included (its fit reads other text and is not
+counted). The ratio is the median over the turns.
 """
 
 from __future__ import annotations
 
+import statistics
 import sys
 import time
 from pathlib import Path
@@ -27,15 +32,17 @@ from nanogpt.training import train
 @click.option("--text", type=click.Path(exists=True, path_type=Path), required=True, help="a UTF-8 text file")
 @click.option("--preset", default="quick", show_default=True)
 @click.option("--set", "changes", multiple=True, default=("max_steps=100",), show_default=True)
-def main(text: Path, preset: str, changes: tuple[str, ...]) -> None:
+@click.option("--characters", default=0, show_default=True, help="characters of validation text that are read; 0: all")
+@click.option("--turns", default=5, show_default=True)
+def main(text: Path, preset: str, changes: tuple[str, ...], characters: int, turns: int) -> None:
     corpus, config = load_corpus(text), read_config(preset, changes)
-    device, split = resolve_device(config.device), corpus.validation
+    device, split = resolve_device(config.device), corpus.validation.head(characters)
     began = time.perf_counter()
     *_, last = train(corpus, config)
     assert last.checkpoint is not None
     checkpoint = last.checkpoint
-    characters = config.train.max_steps * config.train.batch_size * config.model.block_size
-    training = characters / (time.perf_counter() - began)
+    trained_on = config.train.max_steps * config.train.batch_size * config.model.block_size
+    training = trained_on / (time.perf_counter() - began)
     model = checkpoint.build(device)
     rows = max(1, CHARACTERS_PER_BATCH // config.model.block_size)
     batches = [(x.to(device), y.to(device)) for x, y in exact_windows(split, config.model.block_size, rows)]
@@ -49,11 +56,15 @@ def main(text: Path, preset: str, changes: tuple[str, ...]) -> None:
                 total += F.cross_entropy(logits_BTV.flatten(0, 1), targets_BT.flatten(), reduction="sum")
         return float(total)
 
-    speeds = {"training": training, "evaluation": len(split) / seconds_of(lambda: evaluate(model, checkpoint, split),
-                                                                          device, 3),
-              "bare forward": len(split) / seconds_of(bare, device, 3)}
-    for name, speed in speeds.items():
+    pairs = [(seconds_of(bare, device, 1), seconds_of(lambda: evaluate(model, checkpoint, split, 1.1), device, 1))
+             for _ in range(turns)]
+    without, whole = (len(split) / statistics.median(column) for column in zip(*pairs, strict=True))
+    for name, speed in {"training": training, "evaluation": whole, "bare forward": without}.items():
         click.echo(f"{name:12s} {speed:10,.0f} characters/s, {speed / training:.2f} times training")
+    ratios = sorted(evaluation / forward for forward, evaluation in pairs)
+    click.echo(f"evaluation takes {statistics.median(ratios):.2f} times a bare forward pass with loss "
+               f"({turns} turns: {ratios[0]:.2f} to {ratios[-1]:.2f}; {len(split):,} characters, "
+               f"{sum(p.numel() for p in model.parameters()):,} weights, {torch.get_num_threads()} threads)")
 
 
 if __name__ == "__main__":

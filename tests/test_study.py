@@ -165,7 +165,10 @@ def test_the_study_keeps_tables_figures_and_a_report(client: MlflowClient) -> No
     (study,) = runs(client, "study")
     tables = {Path(item.path).stem for item in client.list_artifacts(study.info.run_id, "tables")}
     assert tables == {"corpora", "training", "zero_shot", "generations", "top_characters", "transfers",
-                      "transfer_curves", "trials", "attribution"}
+                      "transfer_curves", "trials", "attribution", "breakdown", "reliability", "baselines",
+                      "distances", "leakage", "comparisons", "specialisation", "writing"}
+    ahead = pd.read_csv(f"{study.info.artifact_uri}/tables/comparisons.csv")
+    assert len(ahead) == 4 * 3 * 3 and (ahead["ahead_low"] <= ahead["ahead_bits_per_byte"]).all()
     attribution = pd.read_csv(f"{study.info.artifact_uri}/tables/attribution.csv", keep_default_na=False)
     assert {"model", "domain", "step", "prompt", "position", "character", "target", "probability",
             "score"} <= set(attribution.columns)
