@@ -34,7 +34,7 @@ def sharpening_curves(zero_shot: pd.DataFrame, /, domains: Sequence[str] = ()) -
         temperature.set_xlim(entropy.get_xlim())
         _name(entropy, f"model: {source}", "", "entropy, nats" if not i else "")
         _name(temperature, "", "training step", "best temperature" if not i else "")
-    _legend(figure, styles, "text")
+    _legend(figure, {name: look for name, look in styles.items() if name in set(zero_shot["target"])}, "text")
     return figure
 
 

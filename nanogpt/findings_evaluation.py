@@ -14,9 +14,11 @@ LEVEL = 0.05
 
 
 def evaluation_findings(zero_shot: pd.DataFrame, comparisons: pd.DataFrame, distances: pd.DataFrame,
-                        leakage: pd.DataFrame, writing: pd.DataFrame) -> Iterator[str]:
+                        leakage: pd.DataFrame, writing: pd.DataFrame, baselines: pd.DataFrame) -> Iterator[str]:
     if len(comparisons):
         yield from _ahead(comparisons)
+    if len(baselines):
+        yield from _below(zero_shot, baselines)
     if "temperature" in zero_shot:
         yield from _temperatures(zero_shot)
     if "bigram_divergence_nats" in zero_shot:
@@ -47,6 +49,17 @@ def _ahead(comparisons: pd.DataFrame) -> Iterator[str]:
             yield (f"On the same characters, each domain's own {last} model is ahead of {what} by {listed(parts)} "
                    f"bits per byte (95 % intervals from a block bootstrap); {sum(sure)} of {len(sure)} differences are "
                    f"larger than their interval and hold after Holm's correction over {len(rows)} comparisons.")
+
+
+def _below(zero_shot: pd.DataFrame, baselines: pd.DataFrame) -> Iterator[str]:
+    """Which baselines, having read the same training text, have a lower loss than the last model of the domain."""
+    own = zero_shot[zero_shot["source"] == zero_shot["target"]].sort_values("step").groupby("target")["bits_per_byte"]
+    values = dict(own.last().items())
+    better = [f"{row['baseline']} on {row['target']} ({row['bits_per_byte']:.2f} against {values[row['target']]:.2f} "
+              "bits per byte)" for row in baselines.to_dict("records")
+              if row["bits_per_byte"] < values.get(row["target"], 0)]
+    yield (f"Below the own model's loss are, of the baselines that count or compress the same training text, "
+           f"{listed(better) if better else 'none'}.")
 
 
 def _temperatures(zero_shot: pd.DataFrame) -> Iterator[str]:
@@ -88,6 +101,7 @@ def _distances(zero_shot: pd.DataFrame, distances: pd.DataFrame) -> Iterator[str
 
 def _authors(writing: pd.DataFrame) -> Iterator[str]:
     """Whether the last models write in their own domain or in that of a prompt from another one."""
+    writing = writing[writing["source"] != JOINT]
     last = writing[writing["step"] == writing.groupby("source")["step"].transform("max")]
     abroad = last[last["prompt_domain"].isin(last["source"].unique()) & (last["prompt_domain"] != last["source"])]
     if len(abroad):

@@ -116,9 +116,12 @@ def test_sentences_follow_the_numbers() -> None:
     assert "math with math" not in text.split("No test text")[0] and "0.20% of its characters" in text
     assert "in 67% of 6 texts and like the prompt's in 33%" in text and "held-out accuracy of 97.5%" in text
     assert "6 ordered pairs" in text
+    own = tables()["zero_shot"].query("source == target and step == @LAST").set_index("target")["bits_per_byte"]
+    below = [name for name in DOMAINS for bits in (2.4, 2.6) if bits < own[name]]
+    assert text.split("Below the own model's loss")[1].split(" bits per byte).")[0].count("against") == len(below)
 
 
-@pytest.mark.parametrize("table", ["comparisons", "distances", "leakage", "writing"])
+@pytest.mark.parametrize("table", ["comparisons", "distances", "leakage", "writing", "baselines"])
 def test_a_missing_table_leaves_its_sentence_out(table: str) -> None:
     assert len(said(**{table: pd.DataFrame()})) < len(said())
 
