@@ -37,18 +37,19 @@ def _ahead(comparisons: pd.DataFrame) -> Iterator[str]:
     """The latest stage: each domain's own model against the nearest other one, an n-gram and the joint reference."""
     last = max(comparisons["stage"], key=lambda stage: list(STAGES).index(stage) if stage in STAGES else -1)
     rows = comparisons[comparisons["stage"] == last]
-    kinds = rows["rival"].map({STRONGEST_COUNTS: "counting", JOINT: "the model of all domains"})
+    kinds = rows["rival"].map({STRONGEST_COUNTS: f"a {STRONGEST_COUNTS}", JOINT: "the model of all domains"})
+    clauses = []
     for what, nearest in rows.groupby(kinds.fillna("the next model"), sort=False):
         parts, sure = [], []
         for _, group in nearest.groupby("target", sort=False):
             row = group.loc[group["ahead_bits_per_byte"].idxmin()]
-            parts.append(f"{row['ahead_bits_per_byte']:+.2f} ({row['ahead_low']:+.2f} to {row['ahead_high']:+.2f}) "
-                         f"against {row['rival']} on {row['target']}")
+            parts.append(f"{row['ahead_bits_per_byte']:+.2f} ({row['ahead_low']:+.2f} to {row['ahead_high']:+.2f}) on "
+                         f"{row['target']}" + (f" against {row['rival']}" if nearest["rival"].nunique() > 1 else ""))
             sure.append(row["p_holm"] < LEVEL and row["ahead_low"] * row["ahead_high"] > 0)
-        if parts:
-            yield (f"On the same characters, each domain's own {last} model is ahead of {what} by {listed(parts)} "
-                   f"bits per byte (95 % intervals from a block bootstrap); {sum(sure)} of {len(sure)} differences are "
-                   f"larger than their interval and hold after Holm's correction over {len(rows)} comparisons.")
+        clauses.append(f"of {what} by {listed(parts)}, {sum(sure)} of {len(sure)} surely")
+    yield (f"On the same characters, each domain's own {last} model is ahead {'; '.join(clauses)}: bits per byte, 95 % "
+           "intervals from a block bootstrap; sure is a difference that is larger than its interval and holds after "
+           f"Holm's correction over {len(rows)} comparisons.")
 
 
 def _below(zero_shot: pd.DataFrame, baselines: pd.DataFrame) -> Iterator[str]:
