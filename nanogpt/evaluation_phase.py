@@ -46,7 +46,7 @@ def evaluate_sources(sources: Sequence[Source], corpora: Mapping[str, Corpus], c
             run.datasets(corpora, "test")
             for source in (s for s in sources if s.checkpoint.domain == domain):
                 model = study.built(source.checkpoint, config)
-                read_domains(source, model, material, run, mine, losses)
+                read_domains(source, model, material, run, mine, losses=losses)
                 if source.stage:
                     mine.add("generations", study.generations(model, source.checkpoint, prompts, config, source.row))
             log_tables(run, mine)
@@ -58,7 +58,7 @@ def evaluate_sources(sources: Sequence[Source], corpora: Mapping[str, Corpus], c
     compare_writing(sources, corpora, config, tables)
 
 
-def read_domains(source: Source, model: GPT, material: Material, run: Run, tables: Tables, losses: Losses) -> None:
+def read_domains(source: Source, model: GPT, material: Material, run: Run, tables: Tables, *, losses: Losses) -> None:
     """One model on every text: the rows, its metrics, and at a stage the details and the losses to compare."""
     said = []
     for reading in readings(model, source.checkpoint, material, source.row):

@@ -52,9 +52,7 @@ def findings(study: StudyTables) -> list[str]:
     if len(zero_shot):     # the reference trained on all domains is at home on none
         zero_shot = zero_shot[zero_shot["source"] != JOINT]
     found = _zero_shot_findings(zero_shot) if len(zero_shot) else ()
-    more = evaluation_findings(zero_shot, *map(study.table, ("comparisons", "distances", "leakage", "writing",
-                                                             "baselines")))
-    return [*found, *more, *_transfer_findings(study.table("transfers"))]
+    return [*found, *evaluation_findings(zero_shot, study.table), *_transfer_findings(study.table("transfers"))]
 
 
 def _zero_shot_findings(zero_shot: pd.DataFrame) -> Iterator[str]:

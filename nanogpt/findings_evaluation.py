@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pandas as pd
 
@@ -13,21 +13,21 @@ from nanogpt.looks import STAGES, listed
 LEVEL = 0.05
 
 
-def evaluation_findings(zero_shot: pd.DataFrame, comparisons: pd.DataFrame, distances: pd.DataFrame,
-                        leakage: pd.DataFrame, writing: pd.DataFrame, baselines: pd.DataFrame) -> Iterator[str]:
-    if len(comparisons):
+def evaluation_findings(zero_shot: pd.DataFrame, table: Callable[[str], pd.DataFrame]) -> Iterator[str]:
+    """Sentences from the zero-shot rows of the domains' own models and from what `table` gives by name."""
+    if len(comparisons := table("comparisons")):
         yield from _ahead(comparisons)
-    if len(baselines):
+    if len(baselines := table("baselines")):
         yield from _below(zero_shot, baselines)
     if "temperature" in zero_shot:
         yield from _temperatures(zero_shot)
     if "bigram_divergence_nats" in zero_shot:
         yield from _phases(zero_shot)
-    if len(distances):
+    if len(distances := table("distances")):
         yield from _distances(zero_shot, distances)
-    if len(writing):
+    if len(writing := table("writing")):
         yield from _authors(writing)
-    if len(leakage):
+    if len(leakage := table("leakage")):
         worst = leakage.nlargest(1, "shared_share").to_dict("records")[0]
         yield (f"No test text shares more than {worst['shared_share']:.2%} of its characters with a training text in "
                f"spans of 50 ({worst['test']} with {worst['training']}: {worst['shared_characters']:,} characters).")
