@@ -8,7 +8,7 @@ from nanogpt import analysis_phase, cli, inputs
 from nanogpt.config import Config
 
 
-@cli.command("data", "analysis")
+@cli.command("data", "analysis", "attribution")
 @click.option("--models", required=True, help=inputs.URI_HELP + "; comma-separated")
 def analyze(config: Config, models: str) -> None:
     """Confidence and attribution of models on prompts: tables, CSV and figures."""
