@@ -9,7 +9,8 @@ from typing import Any
 import pandas as pd
 
 TABLES = ("corpora", "training", "zero_shot", "generations", "top_characters", "transfer_curves", "transfers", "trials",
-          "attribution")
+          "attribution", "attribution_summary", "faithfulness", "deletion_curves", "method_agreement",
+          "attribution_domains", "attribution_words")
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ R changed copies of texts, W windows.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -63,15 +64,14 @@ def deletion_insertion(model: GPT, query: Query, scores_MTS: Tensor, t: int,
     Comprehensiveness (the higher, the better found) and sufficiency (the lower) of DeYoung et al. 2020
     (arXiv:1911.03429), in units of the query's value; the top by each of M maps, `scores_MTS`.
     """
-    device, length = query.ids_PT.device, scores_MTS.size(1)
-    rank_MS = scores_MTS[:, t, :t + 1].argsort(-1, descending=True, stable=True).argsort(-1)
-    counts_K = torch.tensor([-(-share * (t + 1) // 1) for share in shares], device=device)
-    kept_MKT = torch.ones(len(scores_MTS), len(shares), length, dtype=torch.bool, device=device)
-    kept_MKT[..., :t + 1] = rank_MS[:, None] >= counts_K[:, None]
-    kept_RT = torch.stack((kept_MKT, ~kept_MKT)).flatten(0, 2)
-    text_R = torch.zeros(len(kept_RT), dtype=torch.int64, device=device)
+    query, device = query.head(t + 1), query.ids_PT.device
+    rank_MS = scores_MTS[:, t, :t + 1].argsort(dim=-1, descending=True, stable=True).argsort(-1)
+    counts_K = torch.tensor([math.ceil(share * (t + 1)) for share in shares], device=device)
+    deleted_MKS = rank_MS[:, None] < counts_K[:, None]
+    kept_RS = torch.stack((~deleted_MKS, deleted_MKS)).flatten(0, 2)
+    text_R = torch.zeros(len(kept_RS), dtype=torch.int64, device=device)
     with torch.no_grad():
         whole = query.values(model(query.ids_PT))[0, t]
-    changed_R = values_keeping(model, query, kept_RT, text_R)[:, t]
-    deleted_MK, inserted_MK = (whole - changed_R).view(2, len(scores_MTS), len(shares))
-    return deleted_MK, inserted_MK
+    loss_R = whole - values_keeping(model, query, kept_RS, text_R)[:, t]
+    deletion_MK, insertion_MK = loss_R.view(2, len(scores_MTS), len(shares))
+    return deletion_MK, insertion_MK

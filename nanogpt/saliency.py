@@ -10,7 +10,7 @@ V characters.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -40,6 +40,11 @@ class Query:
         if self.foils_PT is not None:
             found_PK = found_PK - scored_PKV.gather(-1, self.foils_PT[:, positions, None]).squeeze(-1)
         return -found_PK if self.of == "loss" else found_PK
+
+    def head(self, length: int) -> Query:
+        """The same of the first `length` positions."""
+        foils_PT = None if self.foils_PT is None else self.foils_PT[:, :length]
+        return replace(self, ids_PT=self.ids_PT[:, :length], targets_PT=self.targets_PT[:, :length], foils_PT=foils_PT)
 
 
 def target_gradients(model: GPT, x_PTC: Tensor, query: Query, block: int = 0) -> Iterator[tuple[int, Tensor]]:
