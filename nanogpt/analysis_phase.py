@@ -30,9 +30,10 @@ def analyze(sources: Sequence[Source], prompts: Sequence[tuple[str, str]], confi
             checkpoint, model = source.checkpoint, study.built(source.checkpoint, config)
             who = {"model": source.uri, "domain": checkpoint.domain, "step": checkpoint.step, "stage": source.stage}
             compare = source.stage in stages or checkpoint.step == 0
-            readings.append(attribution_study.read(model, checkpoint, who, prompts, config.attribution, compare=compare))
-            log_reading(run, readings[-1])
-            mine.add_frame("attribution", attribution_study.attribution_frame(readings[-1]))
+            reading = attribution_study.read(model, checkpoint, who, prompts, config.attribution, compare=compare)
+            readings.append(reading)
+            log_reading(run, reading)
+            mine.add_frame("attribution", attribution_study.attribution_frame(reading))
             if source.stage or checkpoint.step == 0:
                 mine.add("top_characters", study.position_tops(model, checkpoint, prompts, config, source.row))
             log.info("      %s", checkpoint.title)

@@ -157,7 +157,8 @@ class AttributionConfig:
     """How what counted for a prediction is measured, and how much of that is tested."""
 
     methods: str = knob("gradient_norm,gradient_times_input,grad_cam,leave_one_out",
-                        f"attribution methods ({', '.join(ATTRIBUTION_METHODS)}), comma-separated; the first reads every model and prompt")
+                        f"attribution methods, comma-separated: {', '.join(ATTRIBUTION_METHODS)}; the first reads "
+                        "every model and prompt, the others some")
     attribute_of: str = knob("logit", "of what: logit, log_probability or loss of the target")
     contrastive: bool = knob(False, "the target less its strongest rival: why this character and not that one")
     cam_block: int = knob(1, "Grad-CAM reads the stream after so many blocks; 0: the embeddings")

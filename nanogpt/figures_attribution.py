@@ -65,17 +65,15 @@ def faithfulness_bars(faithfulness: pd.DataFrame, /, domains: Sequence[str] = ()
     for axes, (column, title) in zip(panels, titles.items(), strict=True):
         for height, method in enumerate(order):
             values = rows[rows["method"] == method]
-            axes.plot(values[column].mean(), height, "|", color="black", markersize=16)
             for domain, value in zip(values["domain"], values[column], strict=True):
-                look = styles[domain]
-                axes.plot(value, height, look.marker, color=look.color, markersize=5, alpha=0.85)
-        for height, method in enumerate(order):
+                axes.plot(value, height, styles[domain].marker, color=styles[domain].color, markersize=5, alpha=0.85)
+            axes.plot(values[column].mean(), height, "|", color="black", markersize=16)
             if method in BASELINES:
-                axes.axvline(rows.loc[rows["method"] == method, column].mean(), color="#777777", ls="--", lw=1)
+                axes.axvline(values[column].mean(), color="#777777", linestyle="--", linewidth=1)
         axes.set_yticks(range(len(order)), [name.replace("_", " ") for name in order])
         _name(axes, title, "", "")
-    _legend(figure, {name: look._replace(dashes="") for name, look in styles.items()} | {"mean": Look("black", "|", "")},
-            "model")
+    points = {name: look._replace(dashes="") for name, look in styles.items()}
+    _legend(figure, points | {"mean": Look("black", "|", "")}, "model")
     return figure
 
 
@@ -99,8 +97,8 @@ def deletion_curves(curves: pd.DataFrame) -> Figure:
 @_or_no_data
 def agreement_matrix(agreement: pd.DataFrame) -> Figure:
     """Spearman's ρ between the methods' maps of the last checkpoints, mean over domains."""
-    rows = last_steps(agreement).groupby(["method", "other"], as_index=False)["spearman"].mean()
-    both = pd.concat([rows, rows.rename(columns={"method": "other", "other": "method"})])
+    rows = last_steps(agreement).groupby(["method", "other"])["spearman"].mean().reset_index()
+    both: pd.DataFrame = pd.concat([rows, rows.rename(columns={"method": "other", "other": "method"})])
     order = [name for name in [*METHODS, *BASELINES] if name in set(both["method"])]
     table = looks.pivot(both, "method", "other", "spearman").reindex(index=order, columns=order)
     figure, (axes,) = _panels(1, 1, (0.62 * len(order) + 1.6, 0.42 * len(order) + 1.2))

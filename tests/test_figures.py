@@ -93,7 +93,7 @@ def prompt_tables(domains: tuple[str, ...], steps: dict[int, str]) -> Tables:
             share = generator.dirichlet(np.linspace(0.2, 3, position + 1))
             scores += [{"model": f"nanogpt-{source}", "domain": source, "step": step, "prompt": prompt,
                         "target_position": position + 1, "target": target or "e", "probability": 0.31, "position": s,
-                        "character": prompt[s], "score": share[s] * 2, "share": share[s]} for s in range(position + 1)]
+                        "character": prompt[s], "method": "gradient_norm", "score": share[s] * 2, "share": share[s]} for s in range(position + 1)]
     return {"generations": pd.DataFrame(generations), "top_characters": pd.DataFrame(tops),
             "attribution": pd.DataFrame(scores)}
 

@@ -23,7 +23,7 @@ LAYERS = (     # a module imports only from the lines above its own
     "attribution",
     "faithfulness",
     "tuning study looks findings",
-    "figures attribution_study",
+    "figures attribution_study attribution_map",
     "figures_attribution",
     "report tracking serving cli",
     "registry",
@@ -34,7 +34,8 @@ LAYERS = (     # a module imports only from the lines above its own
 RANK = {module: rank for rank, layer in enumerate(LAYERS) for module in layer.split()}
 SCIENCE = RANK["faithfulness"]     # up to this rank, torch is the only package that a module may count on
 OWNERS = {
-    "mlflow": {"tracking", "registry", "serving"}, "optuna": {"tuning"}, "matplotlib": {"figures", "figures_attribution"}, "click": {"cli"},
+    "mlflow": {"tracking", "registry", "serving"}, "optuna": {"tuning"}, "click": {"cli"},
+    "matplotlib": {"figures", "figures_attribution"},
     "gensim": {"domains", "cleaning"}, "pooch": {"domains", "cleaning"},
 }  # fmt: skip
 ALWAYS = {"nanogpt", "torch", *sys.stdlib_module_names}
