@@ -35,4 +35,5 @@ def interactive_map(attribution: pd.DataFrame) -> dict[str, Any]:
             branch = maps.setdefault(method, {}).setdefault(str(prompts.index(prompt)), {}).setdefault(domain, {})
             branch[str(step)] = {"scores": digits[rows].tobytes().decode(), "percent": percent.tolist(),
                                  "last": attribution["target"].iat[rows[-1]]}
-    return {"prompts": prompts, "maps": maps, "digits": DIGITS}
+    return {"prompts": prompts, "methods": list(maps), "domains": list(attribution["domain"].unique()), "maps": maps,
+            "digits": DIGITS}
