@@ -53,6 +53,7 @@ class Attribution:
     probability_T: Tensor        # of the target
     targets: str                 # what the prediction after each character was asked for
     method: str = "gradient_norm"
+    unknown: str = ""            # the characters of the prompt that the model reads as <unk>
 
     @property
     def share_TS(self) -> Tensor:
@@ -108,7 +109,7 @@ def attribute(model: GPT, checkpoint: Checkpoint, prompts: Sequence[str], method
             n = len(prompt)
             likeliest = checkpoint.vocabulary.decode([int(query.targets_PT[row, n - 1])])
             found.append(Attribution(prompt, scores_PTS[row, :n, :n], probability_PT[row, :n],
-                                     prompt[1:] + likeliest, method))
+                                     prompt[1:] + likeliest, method, checkpoint.vocabulary.unknown_in(prompt)))
     return found
 
 
@@ -118,7 +119,8 @@ def columns(attribution: Attribution) -> dict[str, list[object]]:
     t, s = targets.tolist(), sources.tolist()
     return {"target_position": [i + 1 for i in t], "target": [attribution.targets[i] for i in t],
             "probability": attribution.probability_T[targets].tolist(), "position": s,
-            "character": [attribution.prompt[i] for i in s], "method": [attribution.method] * len(t),
+            "character": [attribution.prompt[i] for i in s],
+            "unknown": [attribution.prompt[i] in attribution.unknown for i in s], "method": [attribution.method] * len(t),
             "score": attribution.scores_TS[targets, sources].tolist(),
             "share": attribution.share_TS[targets, sources].tolist()}
 

@@ -36,4 +36,4 @@ def interactive_map(attribution: pd.DataFrame) -> dict[str, Any]:
             branch[str(step)] = {"scores": digits[rows].tobytes().decode(), "percent": percent.tolist(),
                                  "last": attribution["target"].iat[rows[-1]]}
     return {"prompts": prompts, "methods": list(maps), "domains": list(attribution["domain"].unique()), "maps": maps,
-            "digits": DIGITS}
+            "digits": DIGITS, "unknown": "".join(attribution.loc[attribution["unknown"], "character"].unique())}

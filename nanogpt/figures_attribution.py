@@ -11,17 +11,7 @@ from matplotlib.figure import Figure
 
 from nanogpt import looks
 from nanogpt.attribution import BASELINES, METHODS
-from nanogpt.figures import (
-    _color_bar,
-    _heat,
-    _legend,
-    _line,
-    _name,
-    _or_no_data,
-    _panels,
-    _step_axis,
-    _write,
-)
+from nanogpt.figures import _color_bar, _heat, _legend, _line, _name, _or_no_data, _panels, _step_axis, _write
 from nanogpt.looks import Look
 
 MEASURES = {"mean_distance_characters": "effective context, characters", "entropy_nats": "entropy of the shares, nats",
@@ -43,12 +33,12 @@ def attribution_curves(summary: pd.DataFrame, /, domains: Sequence[str] = ()) ->
     rows = summary[summary["prompt_domain"] == "all"].sort_values("step")
     shown = [name for name in MEASURES if name in rows and rows[name].notna().any() and rows[name].max() > 0]
     styles = looks.domain_looks(rows, domains, "domain")
-    figure, panels = _panels(-(-len(shown) // 3), 3, (3.3, 2.4), count=len(shown))
+    figure, panels = _panels(-(-len(shown) // 4), min(4, len(shown)), (3.0, 2.3), count=len(shown))
     for axes, name in zip(panels, shown, strict=True):
         for domain, line in rows.groupby("domain", sort=False):
             _line(axes, line, "step", name, styles[str(domain)])
         _step_axis(axes, rows["step"])
-        axes.set_ylim(bottom=min(0.0, float(rows[name].min())))
+        axes.set_ylim(min(0.0, float(rows[name].min())), 1.08 * float(rows[name].max()))
         _name(axes, MEASURES[name], "training step", "")
     _legend(figure, styles, "model")
     return figure
@@ -89,7 +79,7 @@ def deletion_curves(curves: pd.DataFrame) -> Figure:
         for method, look in styles.items():
             _line(axes, rows[rows["method"] == method], "character_share", column, look)
         axes.xaxis.set_major_formatter("{x:.0%}")
-        _name(axes, title, "share of the characters read", "loss of the target's value")
+        _name(axes, title, "share of the characters read", "what the target's value loses")
     _legend(figure, {name.replace("_", " "): look for name, look in styles.items()})
     return figure
 

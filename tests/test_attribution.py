@@ -82,6 +82,7 @@ def test_of_a_long_prompt_the_last_block_is_read(model: GPT, trained: Checkpoint
 def test_unknown_characters_stay_visible_and_bad_questions_are_refused(model: GPT, trained: Checkpoint) -> None:
     (found,) = attribute(model, trained, ["a漢b"])
     assert found.prompt == "a漢b" and found.targets[:2] == "漢b"
+    assert columns(found)["unknown"] == [False, False, True, False, True, False]
     with pytest.raises(ValueError, match="prompt must have at least one character, got ''"):
         attribute(model, trained, ["a", ""])
     with pytest.raises(ValueError, match=r"method must be one of gradient_norm, .*, got 'attention'"):

@@ -20,7 +20,7 @@ from nanogpt.checkpoint import Checkpoint
 from nanogpt.config import AttributionConfig
 from nanogpt.findings import StudyTables
 
-PROMPTS = [("shakespeare", "To be, or\nnot"), ("math", "the sum & <b>")]
+PROMPTS = [("shakespeare", "To be, or\nnot"), ("math", "the sum & <☃>")]
 CONFIG = AttributionConfig(compared_prompts=1)
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
@@ -95,6 +95,7 @@ def test_the_map_holds_every_share_to_a_digit(tables: dict[str, pd.DataFrame]) -
         last = rows[rows["position"] == rows["target_position"] - 1]
         np.testing.assert_allclose(shown["percent"], 100 * last["probability"], atol=0.51)
         assert shown["last"] == rows["target"].iloc[-1]
+    assert "☃" in found["unknown"] and "e" not in found["unknown"]
     assert interactive_map(pd.DataFrame()) == {}
 
 
@@ -136,7 +137,7 @@ def test_the_map_answers_pointer_tap_keyboard_slider_and_choices_in_a_browser(
         assert any(found["shades"][:found["at"]]) and not any(found["shades"][found["at"]:])
     assert step["step"] == "0" and step["shades"] != key["shades"]
     assert method["shades"] != step["shades"] and "%" in method["output"]
-    assert prompt["text"].startswith("the␣sum␣&␣<b>")
+    assert prompt["text"].startswith("the␣sum␣&␣<☃>")
     rows = attribution_study.by_first_method(tables["attribution"]).query("target_position == 5")
     rows = rows[rows["prompt"] == PROMPTS[0][1]]
     shares = rows[rows["step"] == rows["step"].max()]["share"].to_numpy()
