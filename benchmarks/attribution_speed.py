@@ -75,7 +75,7 @@ def main(preset: str, prompts: int, characters: int, threads: int, repeats: int)
                f"characters, {threads} threads, median of {repeats}")
     for name, times in seconds.items():
         wall, cpu = (statistics.median(kind) for kind in zip(*times, strict=True))
-        click.echo(f"{name:24} {wall:7.2f} s = {wall / ours[0]:.2f} × ours, {cpu:7.2f} CPU s = {cpu / ours[1]:.2f} × ours")
+        click.echo(f"{name:22} {wall:7.2f} s, {wall / ours[0]:.2f} × ours; {cpu:7.2f} CPU s, {cpu / ours[1]:.2f} ×")
 
 
 if __name__ == "__main__":

@@ -120,7 +120,8 @@ def columns(attribution: Attribution) -> dict[str, list[object]]:
     return {"target_position": [i + 1 for i in t], "target": [attribution.targets[i] for i in t],
             "probability": attribution.probability_T[targets].tolist(), "position": s,
             "character": [attribution.prompt[i] for i in s],
-            "unknown": [attribution.prompt[i] in attribution.unknown for i in s], "method": [attribution.method] * len(t),
+            "unknown": [attribution.prompt[i] in attribution.unknown for i in s],
+            "method": [attribution.method] * len(t),
             "score": attribution.scores_TS[targets, sources].tolist(),
             "share": attribution.share_TS[targets, sources].tolist()}
 
