@@ -61,8 +61,9 @@ def attribution_frame(reading: Reading) -> pd.DataFrame:
     first = reading.found[0].method if reading.found else ""
     others = (found for method, found in reading.compared.items() if method != first)
     every = [*reading.found, *(attribution for found in others for attribution in found)]
-    return pd.concat([pd.DataFrame(reading.who | {"prompt": attribution.prompt} | columns(attribution))
-                      for attribution in every], ignore_index=True)
+    frame = pd.concat([pd.DataFrame(reading.who | {"prompt": attribution.prompt} | columns(attribution))
+                       for attribution in every], ignore_index=True)
+    return frame.astype(dict.fromkeys(("probability", "score", "share"), "float32"))    # what they were
 
 
 def last_readings(readings: Iterable[Reading]) -> dict[str, Reading]:
