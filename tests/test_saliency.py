@@ -169,7 +169,8 @@ def test_targets_of_one_pass_are_targets_alone(noisy_model: GPT, monkeypatch: py
 
 def test_without_noise_smoothgrad_is_the_gradient_norm_and_with_it_not(noisy_model: GPT) -> None:
     query, plain = make_query(noisy_model), gradient_norm(noisy_model, make_query(noisy_model), CONFIG)
-    quiet, loud = (smoothgrad(noisy_model, query, replace(CONFIG, smooth_noise=noise, smooth_draws=2)) for noise in (0.0, 0.2))
+    quiet, loud = (smoothgrad(noisy_model, query, replace(CONFIG, smooth_noise=noise, smooth_draws=2))
+                   for noise in (0.0, 0.2))
     torch.testing.assert_close(quiet, plain)
     assert not torch.allclose(loud, plain, rtol=1e-2)
 
