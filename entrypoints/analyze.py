@@ -19,7 +19,7 @@ def analyze(config: Config, models: str) -> None:
     tables = inputs.Tables()
     prompts = inputs.read_prompts(config, corpora)
     analysis_phase.analyze(sources, prompts, config, tables, drawn=[prompt for _, prompt in prompts])
-    click.echo(f"{len(tables.rows['attribution'])} attribution rows in tables/attribution.csv of the run")
+    click.echo(f"{len(tables.frame('attribution'))} attribution rows in tables/attribution.csv of the run")
 
 
 if __name__ == "__main__":
