@@ -8,7 +8,7 @@ from nanogpt import analysis_phase, cli, inputs
 from nanogpt.config import Config
 
 
-@cli.command("data", "analysis")
+@cli.command("data", "analysis", "attribution")
 @click.option("--models", required=True, help=inputs.URI_HELP + "; comma-separated")
 def analyze(config: Config, models: str) -> None:
     """Confidence and attribution of models on prompts: tables, CSV and figures."""
@@ -19,7 +19,7 @@ def analyze(config: Config, models: str) -> None:
     tables = inputs.Tables()
     prompts = inputs.read_prompts(config, corpora)
     analysis_phase.analyze(sources, prompts, config, tables, drawn=[prompt for _, prompt in prompts])
-    click.echo(f"{len(tables.rows['attribution'])} attribution rows in tables/attribution.csv of the run")
+    click.echo(f"{len(tables.frame('attribution'))} attribution rows in tables/attribution.csv of the run")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from nanogpt import cli, inputs, program
 from nanogpt.config import Config
 
 
-@cli.command("data", "model", "train", "transfer", "analysis")
+@cli.command("data", "model", "train", "transfer", "analysis", "attribution")
 def main(config: Config) -> None:
     """Train, evaluate, transfer, analyze and register: the whole study."""
     corpora = inputs.study_corpora(config)

@@ -149,6 +149,41 @@ class AnalysisConfig:
             raise ValueError(f"temperatures must be numbers, comma-separated, got {self.temperatures!r}") from None
 
 
+ATTRIBUTION_METHODS = ("gradient_norm", "gradient_times_input", "integrated_gradients", "smoothgrad", "grad_cam",
+                       "leave_one_out", "occlusion")
+ATTRIBUTE_OF = ("logit", "log_probability", "loss")
+
+
+@dataclass(frozen=True)
+class AttributionConfig:
+    """How what counted for a prediction is measured, and how much of that is tested."""
+
+    methods: str = knob("gradient_norm,gradient_times_input,grad_cam,leave_one_out",
+                        f"attribution methods, comma-separated: {', '.join(ATTRIBUTION_METHODS)}; the first reads "
+                        "every model and prompt, the others some")
+    attribute_of: str = knob("logit", "of what: logit, log_probability or loss of the target")
+    contrastive: bool = knob(False, "the target less its strongest rival: why this character and not that one")
+    cam_block: int = knob(1, "Grad-CAM reads the stream after so many blocks; 0: the embeddings")
+    integration_points: int = knob(16, "points on the path of integrated gradients")
+    smooth_draws: int = knob(8, "noisy copies of the embeddings that SmoothGrad averages over")
+    smooth_noise: float = knob(0.2, "standard deviation of that noise, in units of the embeddings' root mean square")
+    occlusion_span: int = knob(3, "characters that occlusion takes away together")
+    compared_prompts: int = knob(3, "prompts on which all methods are compared and tested; 0: none")
+
+    def __post_init__(self) -> None:
+        require(bool(self.method_names) and set(self.method_names) <= set(ATTRIBUTION_METHODS),
+                f"methods must be among {', '.join(ATTRIBUTION_METHODS)}", self.methods)
+        require(self.attribute_of in ATTRIBUTE_OF, f"attribute_of must be one of {', '.join(ATTRIBUTE_OF)}",
+                self.attribute_of)
+        require_positive(self, "integration_points", "smooth_draws", "occlusion_span")
+        for name in ("cam_block", "smooth_noise", "compared_prompts"):
+            require(getattr(self, name) >= 0, f"{name} must be >= 0", getattr(self, name))
+
+    @property
+    def method_names(self) -> tuple[str, ...]:
+        return tuple(name.strip() for name in self.methods.split(",") if name.strip())
+
+
 @dataclass(frozen=True)
 class Config:
     """A whole study. `preset` names where the values came from; changed fields win over it."""
@@ -161,6 +196,7 @@ class Config:
     train: TrainConfig = field(default_factory=TrainConfig)
     transfer: TransferConfig = field(default_factory=TransferConfig)
     analysis: AnalysisConfig = field(default_factory=AnalysisConfig)
+    attribution: AttributionConfig = field(default_factory=AttributionConfig)
 
     def __post_init__(self) -> None:
         require(self.device in ("auto", "cpu", "cuda", "mps"), "device must be auto, cpu, cuda or mps", self.device)
@@ -181,24 +217,25 @@ def config_of(nested: Mapping[str, Any]) -> Config:
 
 
 GROUPS: dict[str, type] = {"data": DataConfig, "model": ModelConfig, "train": TrainConfig,
-                           "transfer": TransferConfig, "analysis": AnalysisConfig}
+                           "transfer": TransferConfig, "analysis": AnalysisConfig,
+                           "attribution": AttributionConfig}
 
 PRESETS: dict[str, dict[str, Any]] = {
     "smoke": {"n_layer": 2, "n_head": 2, "n_embd": 32, "block_size": 32, "max_steps": 60, "checkpoints": 4,
               "log_every": 10, "stages": "early,late", "shots": 4, "transfer_steps": 6, "trials": 2, "curve_points": 2,
-              "curve_characters": 2048, "eval_characters": 4096, "generate_characters": 40},
+              "curve_characters": 2048, "eval_characters": 4096, "generate_characters": 40, "compared_prompts": 1},
     "quick": {},
     "standard": {"n_layer": 4, "n_embd": 128, "block_size": 256, "batch_size": 8, "max_steps": 1600,
                  "learning_rate": 0.005, "weight_decay": 0.1, "checkpoints": 16, "log_every": 50,
                  "eval_characters": 0, "trials": 12, "transfer_steps": 100, "curve_points": 10,
                  "curve_characters": 16_384, "temperature_characters": 16_384, "generate_characters": 200,
-                 "joint": True},
+                 "joint": True, "methods": ",".join(ATTRIBUTION_METHODS)},
     "gpu": {"n_layer": 6, "n_head": 6, "n_embd": 384, "block_size": 256, "batch_size": 64, "max_steps": 600,
             "matrix_learning_rate": 0.03, "learning_rate": 0.0025, "dropout": 0.2, "weight_decay": 0.2,
             "checkpoints": 16, "log_every": 50,
             "eval_characters": 0, "trials": 25, "transfer_steps": 100, "transfer_batch_size": 16, "curve_points": 10,
             "curve_characters": 16_384, "temperature_characters": 16_384, "generate_characters": 200,
-            "joint": True},
+            "joint": True, "methods": ",".join(ATTRIBUTION_METHODS)},
 }
 
 

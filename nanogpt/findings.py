@@ -14,7 +14,8 @@ from nanogpt.looks import listed
 
 TABLES = ("corpora", "training", "zero_shot", "generations", "top_characters", "transfer_curves", "transfers", "trials",
           "attribution", "breakdown", "reliability", "baselines", "distances", "leakage", "comparisons",
-          "specialisation", "writing")
+          "specialisation", "writing", "attribution_summary", "faithfulness", "deletion_curves", "method_agreement",
+          "attribution_domains", "attribution_words")
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,8 @@ def findings(study: StudyTables) -> list[str]:
     if len(zero_shot):     # the reference trained on all domains is at home on none
         zero_shot = zero_shot[zero_shot["source"] != JOINT]
     found = _zero_shot_findings(zero_shot) if len(zero_shot) else ()
-    return [*found, *evaluation_findings(zero_shot, study.table), *_transfer_findings(study.table("transfers"))]
+    return [*found, *evaluation_findings(zero_shot, study.table), *_transfer_findings(study.table("transfers")),
+            *_attribution_findings(study.table("faithfulness"))]
 
 
 def _zero_shot_findings(zero_shot: pd.DataFrame) -> Iterator[str]:
@@ -111,3 +113,14 @@ def _transfer_findings(transfers: pd.DataFrame) -> Iterator[str]:
            f"{verdict} on the target's test text (median tuned rate {pairs['learning_rate_early'].median():.2g} early, "
            f"{pairs['learning_rate_late'].median():.2g} late); without repeated seeds this is a description, not a "
            "test.")
+
+
+def _attribution_findings(faithfulness: pd.DataFrame) -> Iterator[str]:
+    """Whether the maps of the last checkpoints say more than recency does."""
+    if faithfulness.empty:
+        return
+    last = faithfulness[faithfulness["step"] == faithfulness.groupby("domain")["step"].transform("max")]
+    mean = last.groupby("method", sort=False)["spearman_leave_one_out"].mean()
+    told = [f"{mean[name]:.2f} by {name.replace('_', ' ')}" for name in mean.index if name != "leave_one_out"]
+    yield (f"What happens when a character is taken away is ranked (Spearman) {listed(told)}; a map that does not rank "
+           "it better than recency adds nothing to it.")

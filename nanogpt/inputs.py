@@ -49,19 +49,26 @@ class Tables:
 
     links: dict[str, tuple[str, str]] = field(default_factory=dict)
     rows: defaultdict[str, list[Row]] = field(default_factory=lambda: defaultdict(list))
+    parts: defaultdict[str, list[pd.DataFrame]] = field(default_factory=lambda: defaultdict(list))   # of large tables
 
     def add(self, name: str, rows: Iterable[Row]) -> None:
         self.rows[name].extend(rows)
 
+    def add_frame(self, name: str, frame: pd.DataFrame) -> None:
+        self.parts[name].append(frame)
+
     def add_all(self, other: Tables) -> None:
         for name, rows in other.rows.items():
             self.add(name, rows)
+        for name, parts in other.parts.items():
+            self.parts[name] += parts
 
     def frame(self, name: str) -> pd.DataFrame:
-        return pd.DataFrame(self.rows[name])
+        """Of rows, or of frames; a table that got neither is empty."""
+        return pd.concat(self.parts[name], ignore_index=True) if name in self.parts else pd.DataFrame(self.rows[name])
 
     def frames(self) -> dict[str, pd.DataFrame]:
-        return {name: self.frame(name) for name in self.rows}
+        return {name: self.frame(name) for name in [*self.rows, *self.parts]}
 
 
 def read_texts(config: Config, *more: str) -> list[DomainText]:

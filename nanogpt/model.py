@@ -155,8 +155,12 @@ class Block(nn.Module):
     def mlp(self, x_BTC: Tensor, before_B1C: Tensor) -> Tensor:
         return self.down(F.relu(self.up(shift(x_BTC, before_B1C, self.shift))).square())
 
-    def forward(self, x_BTC: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    def forward(self, x_BTC: Tensor, cos: Tensor, sin: Tensor, first: int = 0) -> Tensor:
+        """(B, T - first, C): what later blocks or the head need from the positions `first` on."""
         x_BTC = x_BTC + self.dropout(self.attention(norm(x_BTC), cos, sin))
+        if first:
+            read_BTC = norm(x_BTC[:, first - 1:])
+            return x_BTC[:, first:] + self.dropout(self.mlp(read_BTC[:, 1:], read_BTC[:, :1]))
         return x_BTC + self.dropout(self.mlp(norm(x_BTC), torch.zeros_like(x_BTC[:, :1])))
 
     def step(self, x_BTC: Tensor, places: Places, cache: LayerCache) -> Tensor:
@@ -206,17 +210,19 @@ class GPT(nn.Module):
 
     def embed(self, ids_BT: Tensor) -> Tensor:
         """(B, T, C). The residual stream starts as the normalised embedding."""
-        return self.embedding(ids_BT)
+        return self.dropout(norm(in_autocast_type(self.embedding(ids_BT))))
 
-    def run_blocks(self, x_BTC: Tensor) -> Tensor:
-        """(B, T, C): everything between the embedding and the head. ValueError where T > block_size."""
-        length, x_BTC = x_BTC.size(1), in_autocast_type(x_BTC)
+    def run_blocks(self, x_BTC: Tensor, start: int = 0, stop: int | None = None, first: int = 0) -> Tensor:
+        """The stream (B, T, C) after the blocks `start` to `stop`, at the positions from `first` on.
+
+        All blocks: everything between the embedding and the head. ValueError where T > block_size.
+        """
+        length, blocks = x_BTC.size(1), list(self.blocks)[start:stop]
         require(length <= len(self.cos), f"text must have at most block_size = {len(self.cos)} characters", length)
         cos, sin = self.cos[:length, None].to(x_BTC.dtype), self.sin[:length, None].to(x_BTC.dtype)
-        x_BTC = self.dropout(norm(x_BTC))
-        for block in self.blocks:
+        for block in blocks[:-1]:
             x_BTC = block(x_BTC, cos, sin)
-        return x_BTC
+        return blocks[-1](x_BTC, cos, sin, first) if blocks else x_BTC[:, first:]
 
     def unembed(self, x_BTC: Tensor) -> Tensor:
         """Logits (B, T, V)."""
@@ -250,7 +256,7 @@ class GPT(nn.Module):
         `cache` is updated; before + T <= block_size.
         """
         places = self.places(before, ids_BT.size(1))
-        x_BTC = norm(in_autocast_type(self.embed(ids_BT)))
+        x_BTC = self.embed(ids_BT)
         for block, layer in zip(self.blocks, cache, strict=True):
             assert isinstance(block, Block)
             x_BTC = block.step(x_BTC, places, layer)

@@ -20,6 +20,9 @@ from nanogpt.transfer_phase import scratch_source, transfer
 
 log = logging.getLogger("nanogpt")
 
+COMPARED_STAGES = ("early", "final")
+"""Of which all attribution methods are compared and tested: each costs as much as reading all checkpoints by one."""
+
 
 def study_domains(corpora: Mapping[str, Corpus], config: Config) -> str:
     """All phases over all domains in one run with nested runs; returns a short summary for people."""
@@ -38,9 +41,8 @@ def study_domains(corpora: Mapping[str, Corpus], config: Config) -> str:
         phases.next("few-shot transfer with tuned learning rates")
         transfer_grid(sources, corpora, config, tables)
         phases.next("attribution")
-        staged = [source for source in sources if source.stage or source.checkpoint.step == 0]
         prompts = read_prompts(config, corpora)
-        analyze(staged, prompts, config, tables, drawn=dict(prompts).values())
+        analyze(sources, prompts, config, tables, drawn=dict(prompts).values(), compared=COMPARED_STAGES)
         phases.next("tables, figures and report")
         found = publish(run, tables, config)
         return summary_text(run, found, sources, phases.seconds)

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 import jinja2
 import pandas as pd
 
-from nanogpt import figures, figures_confidence
+from nanogpt import figures, figures_attribution, figures_confidence
+from nanogpt.attribution_map import interactive_map
+from nanogpt.attribution_study import by_first_method
 from nanogpt.findings import StudyTables, findings
 from nanogpt.looks import domain_colors, visible
 
@@ -23,6 +25,8 @@ SHARES = {"unseen_share", "unseen_loss_share", "confidence", "top5_mass", "accur
           "sure_error_rate", "shared_share", "copied_share", "distinct_share", "repeated_share", "classifier_accuracy"}
 SHOWN_PROMPTS = 3
 """Prompts of which the page holds maps, spread over the domains; the CSV tables have all."""
+WORTH = ("domain", "step", "method", "spearman_leave_one_out", "comprehensiveness", "sufficiency", "completeness_gap",
+         "spearman_step_0", "fails_sanity")
 CAPTIONS = {
     "training_curves": "Training from random weights. Left: mean loss of the training batches (thin) and of the "
                        "validation text (marked). Right: validation bits per UTF-8 byte. Lower is better.",
@@ -57,6 +61,14 @@ CAPTIONS = {
     "attribution": "What the prediction after the last character rests on: norm of the gradient of the predicted "
                    "character's logit with respect to each input embedding, as a share of the row. Beside each row: "
                    "the step, the likeliest next character and its probability. ␣ is a space, ⏎ a new line.",
+    "attribution_curves": "What the models look at over training, on all prompts: how far back (distance weighted by "
+                          "share), how evenly, at what, and how alike the maps are to those of the last checkpoint.",
+    "faithfulness": "What the maps of each model's last checkpoint are worth. Left: rank correlation of the sizes of "
+                    "the scores with leave-one-out. Middle and right: what the target loses without the characters "
+                    "that a method puts first, and with nothing but them. Dashed: recency and random, which know "
+                    "nothing of the model; a method is worth what it adds to them. Black: the mean of the models.",
+    "deletion_curves": "The losses behind the two means, by the share of the characters taken away or kept.",
+    "method_agreement": "Mean rank correlation between the maps of two methods.",
     "triangle": "The same at the last step for every position: row, the character that was predicted; column, the "
                 "character that was read. The colour scale is a square root, so that small shares show.",
     "candidates": "Confidence sharpening: the likeliest next characters after each character of the prompt, stacked by "
@@ -69,7 +81,8 @@ CAPTIONS = {
 
 def draw(study: StudyTables) -> dict[str, bytes]:
     """Name to PNG of every picture of the report; those of prompts are numbered: `attribution_1`, `top_1`, …"""
-    domains, zero_shot, attribution = study.domains, study.table("zero_shot"), study.table("attribution")
+    domains, zero_shot = study.domains, study.table("zero_shot")
+    attribution = by_first_method(study.table("attribution"))
     drawn = {"training_curves": figures.training_curves(study.table("training"), domains),
              "zero_shot_matrix": figures.zero_shot_matrix(zero_shot, domains),
              "zero_shot_curves": figures.zero_shot_curves(zero_shot, domains),
@@ -77,10 +90,16 @@ def draw(study: StudyTables) -> dict[str, bytes]:
              **evaluation_figures(study),
              "transfer_curves": figures.transfer_curves(study.table("transfer_curves")),
              "transfer_summary": figures.transfer_summary(study.table("transfers"), domains),
-             "tuning_history": figures.tuning_history(study.table("trials"))}
+             "tuning_history": figures.tuning_history(study.table("trials")),
+             "attribution_curves": figures_attribution.attribution_curves(study.table("attribution_summary"), domains),
+             "faithfulness": figures_attribution.faithfulness_bars(study.table("faithfulness"), domains),
+             "deletion_curves": figures_attribution.deletion_curves(study.table("deletion_curves")),
+             "method_agreement": figures_attribution.agreement_matrix(study.table("method_agreement"))}
     needs = {"class_losses": "breakdown", "context_losses": "breakdown", "reliability_diagrams": "reliability",
              "training_curves": "training", "transfer_summary": "transfers", "tuning_history": "trials",
-             "transfer_curves": "transfer_curves"}
+             "transfer_curves": "transfer_curves", "attribution_curves": "attribution_summary",
+             "faithfulness": "faithfulness", "deletion_curves": "deletion_curves",
+             "method_agreement": "method_agreement"}
     drawn = {name: figure for name, figure in drawn.items() if len(study.table(needs.get(name, "zero_shot")))}
     for number, prompt in enumerate(shown_prompts(study), start=1):
         if prompt in set(attribution.get("prompt", ())):
@@ -168,12 +187,14 @@ def render(study: StudyTables, drawn: Mapping[str, bytes] | None = None) -> str:
     pictures = {name: base64.b64encode(image).decode() for name, image in drawn.items()}
     zero_shot = study.table("zero_shot")
     final = zero_shot[zero_shot["stage"] != ""] if len(zero_shot) else zero_shot
-    pages = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
-    template = pages.from_string(Path(__file__).with_name("report.html").read_text("utf-8"))
-    key = ("source", "stage", "step", "target")
+    pages = jinja2.Environment(loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True,
+                               lstrip_blocks=True, undefined=jinja2.StrictUndefined)
+    template = pages.get_template("report.html")
+    key, faithfulness = ("source", "stage", "step", "target"), study.table("faithfulness")
     return template.render(
         study=study, pictures=pictures, captions=CAPTIONS, findings=findings(study), prompts=shown_prompts(study),
         colors=domain_colors(study.domains), written=written(study), visible=visible,
+        maps=interactive_map(study.table("attribution")),
         grids={"corpora": grid(study.table("corpora")),
                "zero_shot": grid(final, (*key, "bits_per_byte", "bits_per_byte_low", "bits_per_byte_high",
                                          "nats_per_character", "seen_loss_nats", "unseen_share", "unseen_loss_share")),
@@ -183,4 +204,6 @@ def render(study: StudyTables, drawn: Mapping[str, bytes] | None = None) -> str:
                                           "confidence_when_wrong", "sure_error_rate", "temperature", "tempered_nats")),
                **{name: grid(study.table(name)) for name in ("comparisons", "baselines", "distances", "leakage",
                                                              "specialisation", "writing")},
+               "faithfulness": grid(figures_attribution.last_steps(faithfulness) if len(faithfulness) else faithfulness,
+                                    WORTH),
                "transfers": grid(study.table("transfers")), "trials": grid(study.table("trials"))})

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from nanogpt.attribution import Attribution, rows
 from nanogpt.checkpoint import Checkpoint
 from nanogpt.config import STAGE_SHARES, Config
 from nanogpt.corpus import Corpus
@@ -58,13 +57,6 @@ def generations(model: GPT, checkpoint: Checkpoint, prompts: Sequence[tuple[str,
         for (domain, prompt), text in zip(prompts, texts, strict=True):
             yield source | {"prompt_domain": domain, "prompt": prompt, "temperature": temperature,
                             "seed": config.seed, "text": text}
-
-
-def attribution_rows(found: Iterable[Attribution], source: Row) -> Iterator[Row]:
-    """A row for each prompt, target position and character at or before it."""
-    for attribution in found:
-        for row in rows(attribution):
-            yield source | {"prompt": attribution.prompt} | row
 
 
 def position_tops(model: GPT, checkpoint: Checkpoint, prompts: Sequence[tuple[str, str]], config: Config,

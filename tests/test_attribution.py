@@ -1,17 +1,31 @@
-"""Gradient norms against captum, against differences, and as laws of causal models."""
+"""Maps of prompts: what is asked, padding, laws of causal models, words, and what a map is summed up as."""
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
-from captum.attr import Saliency
-from torch import Tensor, nn
 
-from nanogpt.attribution import Attribution, attribute, gradient_norms, rows, summarize
+from nanogpt.attribution import (
+    BASELINES,
+    METHODS,
+    Attribution,
+    aggregate,
+    attribute,
+    columns,
+    kinds,
+    neutral_input,
+    segments,
+    summarize,
+)
 from nanogpt.checkpoint import Checkpoint
+from nanogpt.config import ATTRIBUTION_METHODS, AttributionConfig
 from nanogpt.model import GPT
 
 PROMPTS = ["To be, or not to be", "the sum of", "To be, or not to be", "x", "a b c d e f"]
+FEW = AttributionConfig(integration_points=2, smooth_draws=2)
+ALL_METHODS = [*METHODS, *BASELINES]
 
 
 @pytest.fixture(scope="module")
@@ -19,79 +33,33 @@ def model(trained: Checkpoint) -> GPT:
     return trained.build()
 
 
-class AfterEmbedding(nn.Module):
-    """From embeddings to the logits at one position: what captum can differentiate."""
-
-    def __init__(self, model: GPT, position: int) -> None:
-        super().__init__()
-        self.model, self.position = model, position
-
-    def forward(self, x_PTC: Tensor) -> Tensor:
-        return self.model.unembed(self.model.run_blocks(x_PTC))[:, self.position]
+def example(prompt: str, scores: list[list[float]]) -> Attribution:
+    return Attribution(prompt, torch.tensor(scores, dtype=torch.float64), torch.ones(len(prompt)), prompt[1:] + "?")
 
 
-def some_ids(rows: int, length: int) -> Tensor:
-    return torch.randint(11, (rows, length), generator=torch.Generator().manual_seed(1))
+def test_the_methods_are_those_of_the_configuration() -> None:
+    assert tuple(METHODS) == ATTRIBUTION_METHODS
 
 
-def test_scores_are_the_norms_of_captums_gradients(noisy_model: GPT) -> None:
-    ids_PT = some_ids(3, 12)
-    targets_PT = ids_PT.flip(1)
-    scores_PTS, _ = gradient_norms(noisy_model, ids_PT, targets_PT)
-    assert scores_PTS.dtype == torch.float64
-    x_PTC = noisy_model.embed(ids_PT).detach()
-    for t in range(12):
-        saliency = Saliency(AfterEmbedding(noisy_model, t))
-        gradient_PSC = saliency.attribute(x_PTC.clone().requires_grad_(), target=targets_PT[:, t], abs=False)
-        torch.testing.assert_close(scores_PTS[:, t], gradient_PSC.norm(dim=-1), rtol=1e-6, atol=1e-9)
-    assert float(scores_PTS.amax()) > 1e-2
-
-
-@torch.no_grad()
-def test_scores_bound_what_a_small_change_of_an_embedding_does(noisy_model: GPT) -> None:
-    """No direction changes the target's logit faster than the gradient's norm, and one changes it just as fast."""
-    ids_PT, t, step = some_ids(1, 8), 6, 1e-6
-    targets_PT = torch.full((1, 8), 3)
-    with torch.enable_grad():
-        scores_PTS, _ = gradient_norms(noisy_model, ids_PT, targets_PT)
-    x_PTC, logit = noisy_model.embed(ids_PT), AfterEmbedding(noisy_model, t)
-    for s in range(t + 1):
-        slopes = []
-        for c in range(x_PTC.size(-1)):
-            nudge = torch.zeros_like(x_PTC)
-            nudge[0, s, c] = step
-            slopes.append((logit(x_PTC + nudge) - logit(x_PTC - nudge))[0, 3] / (2 * step))
-        assert float(torch.stack(slopes).norm()) == pytest.approx(float(scores_PTS[0, t, s]), rel=1e-4)
-
-
-def test_later_positions_count_exactly_nothing_and_earlier_ones_something(noisy_model: GPT) -> None:
-    ids_PT = some_ids(4, 12)
-    scores_PTS, probability_PT = gradient_norms(noisy_model, ids_PT, ids_PT)
-    assert not scores_PTS.triu(1).any()
-    lower = torch.ones(12, 12, dtype=torch.bool).tril()
-    assert bool((scores_PTS[:, lower] > 0).all())
-    with torch.no_grad():
-        p_PTV = noisy_model(ids_PT).softmax(-1)
-    torch.testing.assert_close(probability_PT, p_PTV.gather(-1, ids_PT[..., None]).squeeze(-1), rtol=1e-9, atol=0)
-
-
-def test_no_gradient_stays_and_nothing_of_the_model_changes(model: GPT, trained: Checkpoint) -> None:
+@pytest.mark.parametrize("method", ALL_METHODS)
+def test_no_gradient_stays_and_nothing_of_the_model_changes(method: str, model: GPT, trained: Checkpoint) -> None:
     random = torch.get_rng_state()
-    attribute(model, trained, PROMPTS)
+    attribute(model, trained, PROMPTS, method, FEW)
     assert all(parameter.grad is None and parameter.requires_grad for parameter in model.parameters())
     assert all(torch.equal(tensor, trained.weights[name]) for name, tensor in model.state_dict().items())
     assert torch.equal(torch.get_rng_state(), random)
 
 
-def test_prompts_together_are_prompts_alone_in_the_order_asked(model: GPT, trained: Checkpoint) -> None:
-    together = attribute(model, trained, PROMPTS)
-    assert [found.prompt for found in together] == PROMPTS
+@pytest.mark.parametrize("method", ALL_METHODS)
+def test_prompts_together_are_prompts_alone_in_the_order_asked(method: str, model: GPT, trained: Checkpoint) -> None:
+    together = attribute(model, trained, PROMPTS, method, FEW)
+    assert [(found.prompt, found.method) for found in together] == [(prompt, method) for prompt in PROMPTS]
     for prompt, found in zip(PROMPTS, together, strict=True):
-        (alone,) = attribute(model, trained, [prompt])
+        (alone,) = attribute(model, trained, [prompt], method, FEW)
         assert found.targets == alone.targets and found.scores_TS.shape == (len(prompt), len(prompt))
-        torch.testing.assert_close(found.scores_TS, alone.scores_TS, rtol=1e-4, atol=1e-6)
+        assert not found.scores_TS.triu(1).any()
+        torch.testing.assert_close(found.scores_TS, alone.scores_TS, rtol=1e-3, atol=1e-5)
         torch.testing.assert_close(found.probability_T, alone.probability_T, rtol=1e-4, atol=1e-6)
-    torch.testing.assert_close(together[0].scores_TS, together[2].scores_TS)
 
 
 def test_the_targets_are_the_next_characters_and_the_likeliest_after_the_last(model: GPT, trained: Checkpoint) -> None:
@@ -111,43 +79,90 @@ def test_of_a_long_prompt_the_last_block_is_read(model: GPT, trained: Checkpoint
     assert torch.equal(first.scores_TS, second.scores_TS)
 
 
-def test_unknown_characters_stay_visible_and_an_empty_prompt_is_refused(model: GPT, trained: Checkpoint) -> None:
+def test_unknown_characters_stay_visible_and_bad_questions_are_refused(model: GPT, trained: Checkpoint) -> None:
     (found,) = attribute(model, trained, ["a漢b"])
     assert found.prompt == "a漢b" and found.targets[:2] == "漢b"
+    assert columns(found)["unknown"] == [False, False, True, False, True, False]
     with pytest.raises(ValueError, match="prompt must have at least one character, got ''"):
         attribute(model, trained, ["a", ""])
+    with pytest.raises(ValueError, match=r"method must be one of gradient_norm, .*, got 'attention'"):
+        attribute(model, trained, ["a"], "attention")
+    with pytest.raises(ValueError, match="cam_block must be <= n_layer = 2, got 3"):
+        attribute(model, trained, ["a"], "grad_cam", AttributionConfig(cam_block=3))
     assert attribute(model, trained, []) == []
 
 
-def test_rows_are_the_lower_triangle_and_shares_sum_to_one(model: GPT, trained: Checkpoint) -> None:
-    (found,) = attribute(model, trained, ["not to be"])
-    table = list(rows(found))
-    places = [(row["target_position"], row["position"]) for row in table]
-    assert places == [(t, s) for t in range(1, 10) for s in range(t)]
-    shares = [0.0] * 10
-    for row in table:
-        t, s, share = row["target_position"], row["position"], row["share"]
-        assert isinstance(t, int) and isinstance(s, int) and isinstance(share, float)
-        assert row["character"] == "not to be"[s] and row["target"] == found.targets[t - 1]
-        assert row["score"] == pytest.approx(float(found.scores_TS[t - 1, s]), rel=1e-6)
-        assert row["probability"] == pytest.approx(float(found.probability_T[t - 1]), rel=1e-6)
-        shares[t] += share
-    assert shares[1:] == pytest.approx([1.0] * 9, abs=1e-5)
+def test_the_neutral_input_is_the_mean_input_of_the_training_text(model: GPT, trained: Checkpoint) -> None:
+    with torch.no_grad():
+        embedded_NC = model.embed(torch.arange(len(trained.vocabulary)).repeat_interleave(
+            trained.character_counts_V)[None])[0]
+    torch.testing.assert_close(neutral_input(model, trained), embedded_NC.mean(0), rtol=1e-3, atol=1e-5)
 
 
 def test_an_untrained_model_already_looks_at_every_character(checkpoints: list[Checkpoint]) -> None:
     """What randomised weights look at is the baseline of every later map, so it must not be empty."""
     untrained = checkpoints[0]
     (found,) = attribute(untrained.build(), untrained, ["abc"])
-    assert all(row["share"] > 0 for row in rows(found))
+    assert bool((found.share_TS[torch.ones(3, 3, dtype=torch.bool).tril()] > 0).all())
+
+
+def test_columns_are_the_lower_triangle_and_shares_sum_to_one(model: GPT, trained: Checkpoint) -> None:
+    (found,) = attribute(model, trained, ["not to be"], "gradient_times_input")
+    table = columns(found)
+    assert list(zip(table["target_position"], table["position"], strict=True)) == [
+        (t, s) for t in range(1, 10) for s in range(t)]
+    sums = [0.0] * 10
+    for t, s, character, target, score, share in zip(*(table[name] for name in (
+            "target_position", "position", "character", "target", "score", "share")), strict=True):
+        assert character == "not to be"[s] and target == found.targets[t - 1]
+        assert score == float(found.scores_TS[t - 1, s])
+        sums[t] += share
+    assert sums[1:] == pytest.approx([1.0] * 9, abs=1e-5)
+    assert min(table["score"]) < 0 <= min(table["share"])
+
+
+def test_segments_cut_a_text_without_loss() -> None:
+    for text in ("To be,\nor not  to be\n", " begins with a space", "x", "\n\n"):
+        assert all("".join(segments(text, unit)) == text for unit in ("word", "line"))
+
+
+def test_shares_between_words_sum_to_one_and_single_characters_keep_theirs(model: GPT, trained: Checkpoint) -> None:
+    (found,) = attribute(model, trained, ["to be, or\nnot to"])
+    for unit in ("word", "line"):
+        sums: dict[object, float] = {}
+        for row in aggregate(found, unit):
+            sums[row["target"], row["target_position"]] = sums.get((row["target"], row["target_position"]), 0.0) + (
+                float(str(row["share"])))
+        assert list(sums.values()) == pytest.approx([1.0] * len(sums), abs=1e-5) and len(sums) >= 2
+    ones = example("\n\n\n", [[1, 0, 0], [1, 3, 0], [1, 1, 2]])
+    shares = {(row["target_position"], row["position"]): row["share"] for row in aggregate(ones, "line")}
+    assert shares[2, 0] == pytest.approx(0.25) and shares[2, 1] == pytest.approx(0.75)
+
+
+def test_each_character_read_has_one_kind() -> None:
+    prompt = "It's so.\nAnd 2 more"
+    found = kinds(prompt)
+    assert torch.equal(torch.stack(list(found.values())).sum(0), torch.ones(len(prompt), len(prompt)).long().tril())
+
+    def of(t: int, kind: str) -> str:
+        return "".join(character for character, chosen in zip(prompt, found[kind][t], strict=True) if chosen)
+
+    assert of(6, "same_word") == "so" and of(6, "previous_word") == "It's" and of(6, "earlier_words") == ""
+    assert of(7, "same_word") == "" and of(7, "previous_word") == "so" and of(7, "earlier_words") == "It's"
+    last = len(prompt) - 1
+    assert of(last, "same_word") == "more" and of(last, "previous_word") == "2"
+    assert of(last, "punctuation") == "." and of(last, "newline") == "\n" and of(last, "space") == "   "
 
 
 def test_the_summary_of_known_maps() -> None:
     """Equal shares over t + 1 characters: mean distance t / 2 and entropy ln(t + 1); one alone: its distance and 0."""
-    even = Attribution("abc", torch.ones(3, 3).tril(), torch.ones(3), "bcd")
-    first = Attribution("abc", torch.tensor([[2.0, 0, 0], [2.0, 0, 0], [2.0, 0, 0]]), torch.ones(3), "bcd")
-    entropy = float(torch.arange(1.0, 4.0).log().mean())
-    assert summarize([even]) == pytest.approx({"mean_distance_characters": 0.5, "entropy_nats": entropy})
-    assert summarize([first]) == pytest.approx({"mean_distance_characters": 1.0, "entropy_nats": 0.0})
-    assert summarize([even, first]) == pytest.approx({"mean_distance_characters": 0.75, "entropy_nats": entropy / 2})
-    assert summarize([]) == {"mean_distance_characters": 0.0, "entropy_nats": 0.0}
+    even = example("a,c", [[1, 0, 0], [1, -1, 0], [1, -1, 1]])
+    first = example("abc", [[2, 0, 0], [2, 0, 0], [2, 0, 0]])
+    entropy = (math.log(2) + math.log(3)) / 3
+    found = summarize([even])
+    assert found["mean_distance_characters"] == pytest.approx(0.5) and found["entropy_nats"] == pytest.approx(entropy)
+    assert found["punctuation_share"] == pytest.approx((1 / 2 + 1 / 3) / 3)
+    found = summarize([first])
+    assert found["mean_distance_characters"] == pytest.approx(1) and found["same_word_share"] == pytest.approx(1)
+    assert summarize([even, first])["mean_distance_characters"] == pytest.approx(0.75)
+    assert summarize([])["entropy_nats"] == 0

@@ -92,7 +92,8 @@ def prompt_tables(domains: tuple[str, ...], steps: dict[int, str]) -> Tables:
                      for rank in range(1, 4)]
             share = generator.dirichlet(np.linspace(0.2, 3, position + 1))
             scores += [{"model": f"nanogpt-{source}", "domain": source, "step": step, "prompt": prompt,
-                        "target_position": position + 1, "target": target or "e", "probability": 0.31, "position": s,
+                        "method": "gradient_norm", "target_position": position + 1, "target": target or "e",
+                        "probability": 0.31, "position": s, "unknown": False,
                         "character": prompt[s], "score": share[s] * 2, "share": share[s]} for s in range(position + 1)]
     return {"generations": pd.DataFrame(generations), "top_characters": pd.DataFrame(tops),
             "attribution": pd.DataFrame(scores)}

@@ -66,7 +66,7 @@ def test_every_table_has_its_section_and_every_domain_its_place() -> None:
 
 def test_what_a_model_writes_stays_text() -> None:
     assert "<script>alert" not in page() and "&lt;script&gt;alert" in page() and "A &lt;study&gt;" in page()
-    assert Page(page()).tags.count("script") == 2
+    assert Page(page()).tags.count("script") == 4
     data = json.loads(re.search(r'id="written">(.*?)</script>', page(), re.DOTALL)[1])  # type: ignore[index]
     assert "<script>" in data["items"][0]["text"] and data["steps"] == sorted(data["steps"])
 

@@ -166,13 +166,17 @@ def test_the_study_keeps_tables_figures_and_a_report(client: MlflowClient) -> No
     tables = {Path(item.path).stem for item in client.list_artifacts(study.info.run_id, "tables")}
     assert tables == {"corpora", "training", "zero_shot", "generations", "top_characters", "transfers",
                       "transfer_curves", "trials", "attribution", "breakdown", "reliability", "baselines",
-                      "distances", "leakage", "comparisons", "specialisation", "writing"}
+                      "distances", "leakage", "comparisons", "specialisation", "writing", "attribution_summary",
+                      "faithfulness", "deletion_curves", "method_agreement", "attribution_domains",
+                      "attribution_words"}
     ahead = pd.read_csv(f"{study.info.artifact_uri}/tables/comparisons.csv")
     assert len(ahead) == 4 * 3 * 3 and (ahead["ahead_low"] <= ahead["ahead_bits_per_byte"]).all()
     attribution = pd.read_csv(f"{study.info.artifact_uri}/tables/attribution.csv", keep_default_na=False)
     assert {"model", "domain", "step", "prompt", "position", "character", "target", "probability",
-            "score"} <= set(attribution.columns)
-    assert set(attribution["domain"]) == set(DOMAINS) and (attribution["score"].astype(float) >= 0).all()
+            "score", "share", "method", "unknown"} <= set(attribution.columns)
+    norms = attribution[attribution["method"] == "gradient_norm"]
+    assert set(attribution["domain"]) == set(DOMAINS) and (norms["score"].astype(float) >= 0).all()
+    assert norms[["domain", "step"]].drop_duplicates().shape[0] == 15, "every checkpoint is read"
     corpora = pd.read_csv(f"{study.info.artifact_uri}/tables/corpora.csv")
     assert corpora["used_bytes"].max() - corpora["used_bytes"].min() <= 3
     report = Path(mlflow.artifacts.download_artifacts(run_id=study.info.run_id, artifact_path="report.html"))
@@ -249,11 +253,17 @@ def test_a_killed_training_goes_on_in_its_run_and_ends_with_the_same_bits(client
 def test_analyze_reads_the_users_prompts(client: MlflowClient, tmp_path: Path) -> None:
     (tmp_path / "prompts.txt").write_text("To be or not\nLet x be ☃\n")
     models = "models:/nanogpt-shakespeare@early,models:/nanogpt-shakespeare@late"
-    result = call(analyze, "--models", models, "--prompts", "prompts.txt", "--preset", "smoke")
+    result = call(analyze, "--models", models, "--prompts", "prompts.txt", "--preset", "smoke",
+                  "--methods", "gradient_norm", "--contrastive", "yes", "--attribute-of", "log_probability")
     assert "'☃'" in result.stderr
     run = max(runs(client, "analyze"), key=lambda run: run.info.start_time)
     frame = pd.read_csv(f"{run.info.artifact_uri}/tables/attribution.csv", keep_default_na=False)
     assert set(frame["prompt"]) == {"To be or not", "Let x be ☃"} and set(frame["model"]) == set(models.split(","))
+    assert set(frame["method"]) == {"gradient_norm", "leave_one_out", "recency", "random"}
+    assert set(frame.loc[frame["unknown"], "character"]) == {"☃"}
+    worth = pd.read_csv(f"{run.info.artifact_uri}/tables/faithfulness.csv")
+    assert {"faithfulness/shakespeare/random/comprehensiveness", "attribution/shakespeare/entropy_nats"} <= set(
+        run.data.metrics) and len(worth) == 2 * 4
     assert {item.path for item in client.list_artifacts(run.info.run_id, "figures")} >= {
         "figures/attribution_00.png", "figures/attribution_01.png"}
 
