@@ -12,7 +12,7 @@ import jinja2
 import pandas as pd
 
 from nanogpt import figures, figures_confidence
-from nanogpt.findings import StudyTables, findings
+from nanogpt.findings import TABLES, StudyTables, findings
 from nanogpt.looks import domain_colors, visible
 
 if TYPE_CHECKING:
@@ -171,16 +171,20 @@ def render(study: StudyTables, drawn: Mapping[str, bytes] | None = None) -> str:
     pages = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
     template = pages.from_string(Path(__file__).with_name("report.html").read_text("utf-8"))
     key = ("source", "stage", "step", "target")
+    runs = {run_id: {"name": name, "path": path} for name, (run_id, path) in study.links.items()}
     return template.render(
         study=study, pictures=pictures, captions=CAPTIONS, findings=findings(study), prompts=shown_prompts(study),
-        colors=domain_colors(study.domains), written=written(study), visible=visible,
+        colors=domain_colors(study.domains), written=written(study), visible=visible, runs=runs,
+        origins={name: list(dict.fromkeys(study.table(name).get("run_id", ()))) for name in TABLES},
         grids={"corpora": grid(study.table("corpora")),
                "zero_shot": grid(final, (*key, "bits_per_byte", "bits_per_byte_low", "bits_per_byte_high",
-                                         "nats_per_character", "seen_loss_nats", "unseen_share", "unseen_loss_share")),
+                                         "nats_per_character", "seen_loss_nats", "unseen_share", "unseen_loss_share",
+                                         "run_id")),
                "confidence": grid(final, (*key, "entropy_nats", "confidence", "top5_mass", "accuracy",
                                           "overconfidence", "calibration_error", "adaptive_calibration_error",
                                           "maximum_calibration_error", "brier_score", "entropy_auroc",
-                                          "confidence_when_wrong", "sure_error_rate", "temperature", "tempered_nats")),
+                                          "confidence_when_wrong", "sure_error_rate", "temperature", "tempered_nats",
+                                          "run_id")),
                **{name: grid(study.table(name)) for name in ("comparisons", "baselines", "distances", "leakage",
                                                              "specialisation", "writing")},
                "transfers": grid(study.table("transfers")), "trials": grid(study.table("trials"))})
