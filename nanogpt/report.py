@@ -125,7 +125,7 @@ def shown_prompts(study: StudyTables) -> list[str]:
 
 def cell(column: str, value: Any) -> str:
     """A value as the page shows it: counts with separators, shares in per cent, losses to 0.001, digests short."""
-    if value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value)):
+    if value is None or value is pd.NA or value == "" or (isinstance(value, float) and math.isnan(value)):
         return "–"
     if "sha256" in column:
         return f"{value}"[:12] + "…"
