@@ -19,7 +19,8 @@ def train(config: Config, domain: str, resume: str) -> None:
     """
     if resume:
         config, domain = inputs.resumed_inputs(resume, domain)
-    corpus = inputs.study_corpora(config, domain)[domain_name(domain)]
+    config = inputs.with_domain(config, domain)
+    corpus = inputs.study_corpora(config)[domain_name(domain)]
     tables = inputs.Tables()
     kept = training_phase.train_domain(corpus, config, tables, resume)
     click.echo(f"registered {len(kept)} checkpoints: models:/nanogpt-{corpus.name}@final")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import signal
 import sys
 from collections.abc import Callable
 from dataclasses import fields
@@ -11,16 +12,20 @@ from typing import Any
 
 import click
 
+from nanogpt import traps
 from nanogpt.config import GROUPS, PRESETS, Config, make_config, settings
 
 Function = Callable[..., Any]
+MLFLOW_LEVELS = {"mlflow.pyfunc": logging.WARNING, "mlflow.system_metrics.system_metrics_monitor": logging.WARNING,
+                 "mlflow.store.db.utils": logging.CRITICAL}
+"""Loggers of MLflow that say in each run what it does, or print an error that is raised as well."""
 
 
 def command(*groups: str) -> Callable[[Function], click.Command]:
     """A click command that is handed `config: Config`, with an option for each field of the named groups.
 
     An option that is left out, or empty, takes the preset's value. Underscores and hyphens are the same. What a
-    user can cause is raised as `ValueError` and ends as one line on stderr with exit code 2.
+    user can cause is raised as `ValueError` and ends as one line on stderr with exit code 2; so do the store's traps.
     """
     owners = (Config, *(GROUPS[group] for group in groups))
     names = [item.name for owner in owners for item in fields(owner) if "help" in item.metadata]
@@ -29,14 +34,17 @@ def command(*groups: str) -> Callable[[Function], click.Command]:
         @functools.wraps(function)
         def run(**values: Any) -> None:
             show_progress()
+            signal.signal(signal.SIGTERM, end)
             changes = {name: values.pop(name) for name in names}
             try:
+                traps.check_store()
                 config = make_config(values.pop("preset"), **{k: v for k, v in changes.items() if v is not None})
                 function(config=config, **values)
-            except ValueError as error:
-                if type(error) is not ValueError:  # a library's own kind is a fault of ours: show where
+            except Exception as error:
+                message = str(error) if type(error) is ValueError else traps.explain(error)
+                if not message:    # a fault of ours: show where
                     raise
-                raise BadInput(str(error)) from error
+                raise BadInput(message) from error
 
         wrapped: Function = run
         for name in reversed(names):
@@ -46,6 +54,11 @@ def command(*groups: str) -> Callable[[Function], click.Command]:
         return click.command(context_settings=context)(preset(wrapped))
 
     return decorate
+
+
+def end(number: int, _: object) -> None:
+    """Leave as by an exception when the process is told to end, so that open runs are closed."""
+    sys.exit(128 + number)
 
 
 class BadInput(click.ClickException):
@@ -76,3 +89,5 @@ def show_progress() -> None:
     logger.handlers = [logging.StreamHandler(sys.stderr)]
     logger.setLevel(logging.INFO)
     logger.propagate = False
+    for name, level in MLFLOW_LEVELS.items():
+        logging.getLogger(name).setLevel(level)

@@ -41,29 +41,33 @@ def evaluate_sources(sources: Sequence[Source], corpora: Mapping[str, Corpus], c
     for domain in dict.fromkeys(source.checkpoint.domain for source in sources):
         mine = Tables()
         with open_run(f"evaluate {domain} · {config.preset} · seed {config.seed}", config, phase="evaluate",
-                      domain=domain) as run:
+                      domain=domain, vocabulary_sha256=sources[0].checkpoint.vocabulary.sha256) as run:
             tables.links[run.name] = run.link
             run.datasets(corpora, "test")
             for source in (s for s in sources if s.checkpoint.domain == domain):
                 model = study.built(source.checkpoint, config)
-                read_domains(source, model, material, run, mine, losses=losses)
+                read_domains(source, model, material, run, mine, corpora=corpora, losses=losses)
                 if source.stage:
                     mine.add("generations", study.generations(model, source.checkpoint, prompts, config, source.row))
             log_tables(run, mine)
             frame = mine.frame("zero_shot")
             run.figure(figures.zero_shot_curves(frame, list(corpora)), "zero_shot")
             run.figure(figures.confidence_curves(frame, list(corpora)), "confidence")
+            run.describe(f"The last checkpoint of **{domain}** on test texts, bits per byte:\n\n" + "\n".join(
+                f"- {row['target']}: **{row['bits_per_byte']:.3f}**" for row in mine.rows["zero_shot"][-len(corpora):]))
         tables.add_all(mine)
     compare(losses, material, corpora, config, tables)
     compare_writing(sources, corpora, config, tables)
 
 
-def read_domains(source: Source, model: GPT, material: Material, run: Run, tables: Tables, *, losses: Losses) -> None:
+def read_domains(source: Source, model: GPT, material: Material, run: Run, tables: Tables, *,
+                 corpora: Mapping[str, Corpus], losses: Losses) -> None:
     """One model on every text: the rows, its metrics, and at a stage the details and the losses to compare."""
     said = []
     for reading in readings(model, source.checkpoint, material, source.row):
         target = reading.row["target"]
-        run.metrics(evaluation_metrics(reading.row), source.checkpoint.step, source.model_id)
+        run.metrics(evaluation_metrics(reading.row), source.checkpoint.step, source.model_id,
+                    corpora[target])
         tables.add("zero_shot", [reading.row])
         if source.stage:
             tables.add("breakdown", reading.breakdown)

@@ -71,18 +71,25 @@ class Tables:
         return {name: self.frame(name) for name in [*self.rows, *self.parts]}
 
 
-def read_texts(config: Config, *more: str) -> list[DomainText]:
-    """The texts of the study's domains and of `more` specs; a later spec replaces an earlier one of its name."""
+def read_texts(config: Config) -> list[DomainText]:
+    """The texts of the study's domains; a later spec replaces an earlier one of its name."""
     cache = Path(config.data.cache) if config.data.cache else None
     texts: dict[str, DomainText] = {}
-    for spec in (*config.data.domain_specs, *more):
+    for spec in config.data.domain_specs:
         text = load_domain(spec, config.data.corpora, cache)
         texts[text.name] = text
     return list(texts.values())
 
 
-def study_corpora(config: Config, *more: str) -> dict[str, Corpus]:
-    return make_corpora(read_texts(config, *more), config.data, config.model.block_size)
+def study_corpora(config: Config) -> dict[str, Corpus]:
+    return make_corpora(read_texts(config), config.data, config.model.block_size)
+
+
+def with_domain(config: Config, spec: str) -> Config:
+    """The configuration with one more domain, or with the same where it has it; `spec` wins over one of its name."""
+    known = config.data.domain_specs
+    specs = known if spec in known else (*known, spec)
+    return replace(config, data=replace(config.data, domains=",".join(specs)))
 
 
 def resumed_inputs(run_id: str, domain: str) -> tuple[Config, str]:
@@ -144,12 +151,19 @@ def shaped(config: Config, source: Source) -> Config:
 def transfer_inputs(config: Config, uri: str, spec: str) -> tuple[Source, Corpus, Corpus | None, Config]:
     """Source model, target corpus, the source's own corpus where it is a known domain, and the fitting config."""
     (source,) = load_sources(uri)
-    config = shaped(config, source)
-    corpora = corpora_for(source.checkpoint, read_texts(config, spec), config)
+    config = with_domain(shaped(config, source), spec)
+    corpora = corpora_for(source.checkpoint, read_texts(config), config)
     return source, corpora[domain_name(spec)], corpora.get(source.checkpoint.domain), config
 
 
+PER_CHARACTER = ("attribution", "top_characters")
+"""Tables with a row for each character of a prompt."""
+
+
 def log_tables(run: Run, tables: Tables) -> None:
-    """All tables of a run; the large ones as CSV alone."""
+    """All tables of a run; the large ones as CSV alone. A row says in which run it was first logged: `run_id`."""
+    for name in tables.rows.keys() - set(PER_CHARACTER):
+        for row in tables.rows[name]:
+            row.setdefault("run_id", run.id)
     for name, frame in tables.frames().items():
         run.table(frame, name, show=len(frame) <= 2000)

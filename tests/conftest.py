@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
 
+import mlflow
 import pytest
 import torch
 
+from nanogpt import registry
 from nanogpt.checkpoint import Checkpoint
 from nanogpt.config import Config, ModelConfig, make_config
 from nanogpt.corpus import Corpus, make_corpora
 from nanogpt.domains import DOMAINS, DomainText, load_domain
 from nanogpt.model import GPT
+from nanogpt.tracking import open_run
 from nanogpt.training import train
 
 torch.set_num_threads(1)  # two OpenMP threads wait for each other for seconds where another process keeps a core busy
@@ -65,3 +74,52 @@ def make_noisy_model(config: ModelConfig, vocab_size: int) -> GPT:
         for parameter in model.parameters():
             parameter.copy_(0.4 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64))
     return model
+
+
+QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "OMP_NUM_THREADS": "1"}
+
+
+def elsewhere_environment(tracking_uri: str) -> dict[str, str]:
+    """The environment of a process of another user: the store and nothing else of this one, no repository."""
+    inherited = {name: value for name, value in os.environ.items()
+                 if not name.startswith("MLFLOW_") and name != "PYTHONPATH"}
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return inherited | QUIET | {"MLFLOW_TRACKING_URI": tracking_uri, "PATH": path}
+
+
+@pytest.fixture(scope="session")
+def model_store(checkpoints: list[Checkpoint], tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The address of a store where the tiny training's checkpoints are registered as nanogpt-shakespeare."""
+    folder = tmp_path_factory.mktemp("models")
+    uri = f"sqlite:///{folder}/mlflow.db"
+    mlflow.set_tracking_uri(uri)
+    mlflow.set_experiment(experiment_id=mlflow.create_experiment("domains", str(folder / "mlruns")))
+    with open_run("train shakespeare") as run:
+        for checkpoint in checkpoints:
+            model_id = registry.log_model(checkpoint, run.checkpoint(checkpoint), {"step": checkpoint.step})
+            version = registry.register(checkpoint, model_id, run.id, {"bits_per_byte": "4.0000"})
+            registry.set_alias(version, "early" if checkpoint.step else "late")
+    registry.set_alias(version, "late")
+    mlflow.set_tracking_uri(None)
+    return uri
+
+
+@pytest.fixture
+def models(model_store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A user in another folder who has set the store of `model_store`; its address."""
+    monkeypatch.chdir(tmp_path)
+    mlflow.set_tracking_uri(model_store)
+    mlflow.set_experiment("domains")
+    yield model_store
+    mlflow.set_tracking_uri(None)
+
+
+def browse(address: str, folder: Path) -> tuple[str, list[str]]:
+    """The page as headless Chromium has it after its scripts, and what its console said."""
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if not chromium:
+        pytest.skip("no Chromium is installed: apt-get install chromium")
+    command = [chromium, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder}",
+               "--enable-logging=stderr", "--virtual-time-budget=8000", "--dump-dom", address]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    return done.stdout, [line for line in done.stderr.splitlines() if ":CONSOLE" in line]

@@ -7,9 +7,11 @@ import json
 import re
 from functools import cache
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pandas as pd
 import pytest
+from conftest import browse
 from test_figures import DOMAINS, make_tables
 
 from nanogpt import findings, report
@@ -54,6 +56,20 @@ def test_page_is_self_contained_and_small() -> None:
     assert len(page().encode()) < 5_000_000
     assert {address[1:] for address in found.addresses if address.startswith("#")} <= set(found.ids)
     assert len(found.ids) == len(set(found.ids))
+
+
+def test_chromium_shows_it_without_a_word_on_its_console(tmp_path: Path) -> None:
+    (tmp_path / "report.html").write_text(report.render(study(), drawn={}), "utf-8")
+    dom, console = browse((tmp_path / "report.html").as_uri(), tmp_path / "profile")
+    assert console == []
+    assert 'href="http://127.0.0.1:5000/#/experiments/1/runs/0a1b"' in dom    # the script ran
+
+
+def test_every_row_and_section_leads_to_its_run() -> None:
+    zero_shot = study().table("zero_shot").assign(run_id="0a1b")
+    text = report.render(with_table("zero_shot", zero_shot), drawn={"zero_shot_matrix": b""})
+    assert text.count('data-path="/#/experiments/1/runs/0a1b"') > (zero_shot["stage"] != "").sum()
+    assert "From 1 run<" in text
 
 
 def test_every_table_has_its_section_and_every_domain_its_place() -> None:

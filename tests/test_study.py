@@ -22,10 +22,11 @@ from mlflow.entities import Run
 from entrypoints.analyze import analyze
 from entrypoints.evaluate import evaluate
 from entrypoints.generate import generate
+from entrypoints.registry import registry as registry_command
 from entrypoints.train import train
 from entrypoints.transfer import transfer
 from entrypoints.tune import tune
-from nanogpt import registry, tracking, training, training_phase
+from nanogpt import archive, registry, report, tracking, training, training_phase
 from nanogpt.config import make_config
 from nanogpt.domains import DOMAINS
 from nanogpt.inputs import study_corpora
@@ -273,3 +274,64 @@ def test_bad_input_through_mlflow_run_is_one_line_and_a_failed_run(client: Mlflo
     assert done.returncode != 0
     errors = [line for line in done.stderr.splitlines() if line.startswith("Error: ")]
     assert len(errors) == 1 and "shakespeare" in errors[0]
+
+
+def test_the_report_is_made_anew_from_the_store_alone(client: MlflowClient) -> None:
+    run = archive.find_study("latest")
+    assert run == archive.find_study(run.id)
+    folder = Path(mlflow.artifacts.download_artifacts(run_id=run.id, artifact_path="figures"))
+    drawn = {path.stem: path.read_bytes() for path in folder.iterdir()}
+    logged = mlflow.artifacts.load_text(f"runs:/{run.id}/report.html")
+    page = archive.read_study(run)
+    assert sorted(report.render(page, drawn).splitlines()) == sorted(logged.splitlines())
+    assert set(page.table("transfers")["run_id"]) == {found.info.run_id for found in runs(client, "transfer")
+                                                      if "mlflow.parentRunId" in found.data.tags}
+    with pytest.raises(ValueError, match="study must be the run id of a finished study"):
+        archive.find_study("nothing")
+
+
+def test_every_version_is_what_the_registry_says_of_it(client: MlflowClient) -> None:
+    result = call(registry_command, "--action", "verify", "--model", "math")
+    lines = [line for line in result.output.splitlines() if line.startswith("nanogpt-math ")]
+    assert len(lines) >= 5 and all(line.endswith(" · ok") for line in lines)
+    number = client.get_model_version_by_alias("nanogpt-math", "early").version
+    client.set_model_version_tag("nanogpt-math", str(number), "bits_per_byte", "1.0000")
+    result = CliRunner().invoke(registry_command, ["--action", "promote", "--model", "models:/nanogpt-math@early",
+                                                   "--alias", "late"])
+    assert result.exit_code == 2 and "recorded 1.0000" in result.stderr
+    assert client.get_model_version_by_alias("nanogpt-math", "late").version != number
+
+
+def below(client: MlflowClient, study: Run, phase: str) -> list[Run]:
+    return [run for run in runs(client, phase) if run.data.tags.get("mlflow.parentRunId") == study.info.run_id]
+
+
+def test_runs_say_what_and_where(client: MlflowClient) -> None:
+    (study,) = runs(client, "study")
+    trainings = below(client, study, "train")
+    for run in (study, *trainings, *below(client, study, "evaluate")):
+        assert (run.data.tags["preset"], run.data.tags["seed"]) == ("smoke", "1")
+        assert run.data.tags["mlflow.note.content"]
+        environment = mlflow.artifacts.load_dict(f"runs:/{run.info.run_id}/environment.json")
+        assert {"processor", "cores", "memory", "torch", "mlflow", "git_commit"} <= environment.keys()
+    for run in trainings:
+        assert len(run.data.tags["corpus_sha256"]) == len(run.data.tags["vocabulary_sha256"]) == 64
+    assert any(name.startswith("system/") for name in study.data.metrics)
+
+
+def test_a_checkpoints_scores_are_linked_to_the_texts_that_they_were_read_from(client: MlflowClient) -> None:
+    training = below(client, runs(client, "study")[0], "train")[0]
+    model = client.get_logged_model(training.outputs.model_outputs[0].model_id)
+    read = {metric.key: metric.dataset_name for metric in model.metrics}
+    assert read["validation/bits_per_byte"] == model.tags["domain"]
+    assert all(read[f"zero_shot/{name}/bits_per_byte"] == name for name in DOMAINS)
+
+
+def test_an_adapted_model_stands_below_its_parent(client: MlflowClient) -> None:
+    source = "models:/nanogpt-wikipedia@mid"
+    call(transfer, "--source", source, "--target", "math", "--preset", "smoke", "--rate", "0.01")
+    (adapted,) = registry.versions("nanogpt-wikipedia-to-math")
+    assert adapted.tags["parent"] == registry.version_of(source).uri
+    lines = call(registry_command).output.splitlines()
+    (at,) = [i for i, line in enumerate(lines) if "nanogpt-wikipedia-to-math" in line]
+    assert "mid" in lines[at - 1] and "└── nanogpt-wikipedia-to-math 1" in lines[at]
