@@ -19,10 +19,12 @@ LAYERS = (     # a module imports only from the lines above its own
     "corpus",
     "checkpoint engine ngram breakdown",
     "training evaluation generation attribution baselines",
-    "transfer statistics writing domain_classifier",
+    "batched",
+    "transfer statistics transfer_measures writing domain_classifier",
+    "transfer_tables",
     "tuning study looks",
     "figures comparison authorship findings_evaluation",
-    "figures_confidence reading findings",
+    "figures_confidence figures_transfer reading findings",
     "report tracking serving cli",
     "registry",
     "inputs",
@@ -33,12 +35,12 @@ RANK = {module: rank for rank, layer in enumerate(LAYERS) for module in layer.sp
 SCIENCE = RANK["transfer"]     # up to this rank, torch is the only package that a module may count on
 OWNERS = {
     "mlflow": {"tracking", "registry", "serving"}, "optuna": {"tuning"}, "click": {"cli"},
-    "matplotlib": {"figures", "figures_confidence"},
+    "matplotlib": {"figures", "figures_confidence", "figures_transfer"},
     "gensim": {"domains", "cleaning"}, "pooch": {"domains", "cleaning"},
 }  # fmt: skip
 ALWAYS = {"nanogpt", "torch", *sys.stdlib_module_names}
 ALSO = {"domains": {"gensim", "pooch"}, "cleaning": {"gensim", "pooch"}, "statistics": {"numpy", "scipy", "sklearn"},
-        "domain_classifier": {"sklearn"}}
+        "domain_classifier": {"sklearn"}, "transfer_measures": {"numpy", "scipy"}}
 
 
 def imports(source: str) -> Iterator[str]:
