@@ -16,8 +16,10 @@ def transfer(config: Config, source: str, target: str, rate: float | None) -> No
     """Adapt a model to a domain with a few windows of its text, at a given or a tuned learning rate."""
     origin, corpus, own, config = inputs.transfer_inputs(config, source, target)
     tables = inputs.Tables()
-    transfer_phase.transfer(origin, corpus, own, config, tables, rate)
-    columns = ["source", "stage", "target", "shots", "learning_rate", "zero_shot_bits_per_byte", "test_bits_per_byte"]
+    cell = transfer_phase.Cell(origin, corpus, own, config.transfer.shots)
+    transfer_phase.Grid(config, tables, rate, alone=True).run([cell])
+    columns = ["source", "stage", "target", "shots", "view", "seed", "learning_rate", "zero_shot_bits_per_byte",
+               "test_bits_per_byte"]
     click.echo(tables.frame("transfers")[columns].to_string(index=False))
 
 

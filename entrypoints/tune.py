@@ -16,8 +16,10 @@ from nanogpt.tuning import best_rate
 def tune(config: Config, source: str, target: str) -> None:
     """Tune the learning rate of a transfer; the best value is printed and logged. Test text is not read."""
     origin, corpus, _, config = inputs.transfer_inputs(config, source, target)
+    cell = transfer_phase.Cell(origin, corpus, None, config.transfer.shots)
     with open_run(f"tune {origin.checkpoint.title} → {corpus.name}", config, phase="tune") as run:
-        trials = transfer_phase.tune_rate(origin, corpus, config, run)
+        (trials,) = transfer_phase.tune_cells([cell], config)
+        transfer_phase.log_trials(run, trials, cell, config)
     click.echo(f"best learning rate of {len(trials)} trials: {best_rate(trials):.6g}")
 
 

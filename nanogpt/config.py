@@ -101,18 +101,27 @@ class TransferConfig:
 
     stages: str = knob("early,mid,late", "checkpoint stages that a study adapts, comma-separated")
     shots: int = knob(16, "training windows of block_size characters of the target domain")
-    transfer_steps: int = knob(12, "optimizer steps of a transfer")
+    grid_shots: str = knob("16", "the shots of a study's grid of transfers, comma-separated")
+    transfer_seeds: int = knob(1, "fresh seeds that each transfer is run with, at the fixed and at the tuned rate")
+    fine_tune: str = knob("all", "all (weights), or head (the output head alone)")
+    extend_vocabulary: bool = knob(False, "add the target's frequent characters that the source's vocabulary lacks")
+    transfer_steps: int = knob(10, "optimizer steps of a transfer")
     transfer_batch_size: int = knob(4, "windows in a step of a transfer")
     trials: int = knob(3, "Optuna trials for each learning rate that is tuned")
     rate_low: float = knob(0.0003, "smallest learning rate that is tried (AdamW)")
     rate_high: float = knob(0.03, "largest learning rate that is tried (AdamW)")
-    curve_points: int = knob(3, "validation losses along a transfer, after the one at step 0")
+    together: int = knob(0, "transfers that train as one batched model; 0: 64 on a GPU, 1 elsewhere")
+    curve_points: int = knob(2, "validation losses along a transfer, after the one at step 0")
     curve_characters: int = knob(4096, "characters of validation text behind each of them")
     storage: str = knob("mlruns/optuna.journal", "where Optuna studies live: a journal file, or a storage URL")
 
     def __post_init__(self) -> None:
         require_positive(self, "shots", "transfer_batch_size", "trials", "rate_low", "rate_high",
-                         "curve_points", "curve_characters")
+                         "curve_points", "curve_characters", "transfer_seeds")
+        require(self.fine_tune in ("all", "head"), "fine_tune must be all or head", self.fine_tune)
+        require(self.together >= 0, "together must be >= 0", self.together)
+        require(min(self.shot_levels, default=0) > 0, "grid_shots must be numbers > 0, comma-separated",
+                self.grid_shots)
         require(self.transfer_steps >= 0, "transfer_steps must be >= 0", self.transfer_steps)
         require(self.rate_low <= self.rate_high, "rate_low must be <= rate_high", self.rate_low)
         require(set(self.stage_names) <= set(STAGE_SHARES), f"stages must be among {', '.join(STAGE_SHARES)}",
@@ -121,6 +130,17 @@ class TransferConfig:
     @property
     def stage_names(self) -> tuple[str, ...]:
         return tuple(stage.strip() for stage in self.stages.split(",") if stage.strip())
+
+    @property
+    def middle_rate(self) -> float:
+        """The geometric middle of the range: the first rate that is tried, and that of the view that tunes nothing."""
+        return math.sqrt(self.rate_low * self.rate_high)
+
+    @property
+    def shot_levels(self) -> tuple[int, ...]:
+        """Ascending; empty where `grid_shots` is no list of numbers."""
+        parts = [part.strip() for part in self.grid_shots.split(",")]
+        return tuple(sorted({int(part) for part in parts})) if all(part.isdecimal() for part in parts) else ()
 
 
 @dataclass(frozen=True)
@@ -222,18 +242,21 @@ GROUPS: dict[str, type] = {"data": DataConfig, "model": ModelConfig, "train": Tr
 
 PRESETS: dict[str, dict[str, Any]] = {
     "smoke": {"n_layer": 2, "n_head": 2, "n_embd": 32, "block_size": 32, "max_steps": 60, "checkpoints": 4,
-              "log_every": 10, "stages": "early,late", "shots": 4, "transfer_steps": 6, "trials": 2, "curve_points": 2,
-              "curve_characters": 2048, "eval_characters": 4096, "generate_characters": 40, "compared_prompts": 1},
+              "log_every": 10, "stages": "early,late", "shots": 4, "grid_shots": "4", "together": 32,
+              "transfer_steps": 6, "trials": 2, "curve_points": 2, "curve_characters": 2048, "eval_characters": 4096,
+              "generate_characters": 40, "compared_prompts": 1},
     "quick": {},
     "standard": {"n_layer": 4, "n_embd": 128, "block_size": 256, "batch_size": 8, "max_steps": 1600,
                  "learning_rate": 0.005, "weight_decay": 0.1, "checkpoints": 16, "log_every": 50,
-                 "eval_characters": 0, "trials": 12, "transfer_steps": 100, "curve_points": 10,
+                 "eval_characters": 0, "trials": 8, "transfer_steps": 50, "curve_points": 5,
+                 "grid_shots": "1,4,16,64,256", "transfer_seeds": 3,
                  "curve_characters": 16_384, "temperature_characters": 16_384, "generate_characters": 200,
                  "joint": True, "methods": ",".join(ATTRIBUTION_METHODS)},
     "gpu": {"n_layer": 6, "n_head": 6, "n_embd": 384, "block_size": 256, "batch_size": 64, "max_steps": 600,
             "matrix_learning_rate": 0.03, "learning_rate": 0.0025, "dropout": 0.2, "weight_decay": 0.2,
             "checkpoints": 16, "log_every": 50,
             "eval_characters": 0, "trials": 25, "transfer_steps": 100, "transfer_batch_size": 16, "curve_points": 10,
+            "grid_shots": "1,4,16,64,256", "transfer_seeds": 3,
             "curve_characters": 16_384, "temperature_characters": 16_384, "generate_characters": 200,
             "joint": True, "methods": ",".join(ATTRIBUTION_METHODS)},
 }

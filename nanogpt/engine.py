@@ -104,8 +104,11 @@ class RecordedStep:
         return loss
 
 
-def make_step(model: nn.Module, optimizers: Sequence[torch.optim.Optimizer], *, compiled: bool = False) -> Step:
+def make_step(model: nn.Module, optimizers: Sequence[torch.optim.Optimizer], *, compiled: bool = False,
+              members: int = 1) -> Step:
     """A function of inputs and targets (B, T) that updates `model` once and returns the mean loss in nats.
+
+    Of `members` stacked models (batched.py) each follows the gradient of the mean over its own rows.
 
     On a GPU it is recorded as a CUDA graph where all learning rates are tensors (a recorded number cannot change).
     `compiled` has torch.compile fuse the forward and backward pass: half a minute that pays in long runs alone.
@@ -120,7 +123,7 @@ def make_step(model: nn.Module, optimizers: Sequence[torch.optim.Optimizer], *, 
     def step(inputs_BT: Tensor, targets_BT: Tensor) -> Tensor:
         with precision(device):
             loss = forward(inputs_BT, targets_BT)
-        loss.backward()
+        (loss * members).backward()
         for optimizer in optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)

@@ -11,11 +11,12 @@ import pandas as pd
 from nanogpt.corpus import JOINT
 from nanogpt.findings_evaluation import evaluation_findings
 from nanogpt.looks import listed
+from nanogpt.transfer_tables import sentences
 
 TABLES = ("corpora", "training", "zero_shot", "generations", "top_characters", "transfer_curves", "transfers", "trials",
-          "attribution", "breakdown", "reliability", "baselines", "distances", "leakage", "comparisons",
-          "specialisation", "writing", "attribution_summary", "faithfulness", "deletion_curves", "method_agreement",
-          "attribution_domains", "attribution_words")
+          "transfer_measures", "stage_comparisons", "attribution", "breakdown", "reliability", "baselines", "distances",
+          "leakage", "comparisons", "specialisation", "writing", "attribution_summary", "faithfulness",
+          "deletion_curves", "method_agreement", "attribution_domains", "attribution_words")
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ def findings(study: StudyTables) -> list[str]:
     if len(zero_shot):     # the reference trained on all domains is at home on none
         zero_shot = zero_shot[zero_shot["source"] != JOINT]
     found = _zero_shot_findings(zero_shot) if len(zero_shot) else ()
-    return [*found, *evaluation_findings(zero_shot, study.table), *_transfer_findings(study.table("transfers")),
+    return [*found, *evaluation_findings(zero_shot, study.table), *sentences(study.table("stage_comparisons")),
             *_attribution_findings(study.table("faithfulness"))]
 
 
@@ -95,24 +96,6 @@ def _best_models(last: pd.DataFrame, own: pd.DataFrame) -> Iterator[str]:
     lead = f", ahead of the next model on {listed(wins)}" if wins else ""
     yield (f"The model trained on a domain is the best on its test text for {many} {count} domains{lead}{tail} bits "
            "per byte.")
-
-
-def _transfer_findings(transfers: pd.DataFrame) -> Iterator[str]:
-    """Whether late checkpoints adapt better than early ones, each at its tuned rate."""
-    if transfers.empty:
-        return
-    keys = ["source", "target", "shots"]
-    early, late = (transfers[transfers["stage"] == stage] for stage in ("early", "late"))
-    pairs = early.merge(late, on=keys, suffixes=("_early", "_late"))
-    if pairs.empty:
-        return
-    gain = pairs["test_bits_per_byte_early"] - pairs["test_bits_per_byte_late"]
-    verdict = "lower" if gain.mean() > 0 else "higher"
-    yield (f"Adapted at its tuned learning rate, the late checkpoint ends below the early one in "
-           f"{int((gain > 0).sum())} of {len(pairs)} transfers, on average {abs(gain.mean()):.2f} bits per byte "
-           f"{verdict} on the target's test text (median tuned rate {pairs['learning_rate_early'].median():.2g} early, "
-           f"{pairs['learning_rate_late'].median():.2g} late); without repeated seeds this is a description, not a "
-           "test.")
 
 
 def _attribution_findings(faithfulness: pd.DataFrame) -> Iterator[str]:

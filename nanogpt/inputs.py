@@ -17,6 +17,7 @@ from nanogpt.corpus import Corpus, Vocabulary, make_corpora
 from nanogpt.domains import DomainText, domain_name, load_domain
 from nanogpt.study import Row
 from nanogpt.tracking import Run, earlier_run
+from nanogpt.transfer import extend_vocabulary
 
 log = logging.getLogger("nanogpt")
 
@@ -152,18 +153,36 @@ def transfer_inputs(config: Config, uri: str, spec: str) -> tuple[Source, Corpus
     """Source model, target corpus, the source's own corpus where it is a known domain, and the fitting config."""
     (source,) = load_sources(uri)
     config = with_domain(shaped(config, source), spec)
-    corpora = corpora_for(source.checkpoint, read_texts(config), config)
+    texts = read_texts(config)
+    corpora = corpora_for(source.checkpoint, texts, config)
+    if config.transfer.extend_vocabulary:
+        text = corpora[domain_name(spec)].train.text
+        source = replace(source, checkpoint=extend_vocabulary(source.checkpoint, text, config.data.min_count))
+        corpora = corpora_for(source.checkpoint, texts, config)
     return source, corpora[domain_name(spec)], corpora.get(source.checkpoint.domain), config
+
+
+def grid_inputs(config: Config) -> tuple[list[Source], dict[str, Corpus], Config]:
+    """The registered models of all domains and stages, an untrained one first, and the corpora in their vocabulary."""
+    names = [domain_name(spec) for spec in config.data.domain_specs]
+    stages = config.transfer.stage_names
+    uris = [f"models:/{registry.model_name(name)}@{stage}" for name in names for stage in stages]
+    sources = load_sources(",".join([registry.untrained(names[0]), *uris]))
+    config = shaped(config, sources[0])
+    return sources, corpora_for(sources[0].checkpoint, read_texts(config), config), config
 
 
 PER_CHARACTER = ("attribution", "top_characters")
 """Tables with a row for each character of a prompt."""
 
 
-def log_tables(run: Run, tables: Tables) -> None:
-    """All tables of a run; the large ones as CSV alone. A row says in which run it was first logged: `run_id`."""
+def log_tables(run: Run, tables: Tables, *, show: bool = True) -> None:
+    """All tables of a run; the large ones, and all unless `show`, as CSV alone.
+
+    A row says in which run it was first logged: `run_id`.
+    """
     for name in tables.rows.keys() - set(PER_CHARACTER):
         for row in tables.rows[name]:
             row.setdefault("run_id", run.id)
     for name, frame in tables.frames().items():
-        run.table(frame, name, show=len(frame) <= 2000)
+        run.table(frame, name, show=show and len(frame) <= 2000)

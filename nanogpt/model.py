@@ -64,10 +64,15 @@ def in_autocast_type(x: Tensor) -> Tensor:
 
 
 def shift(x_BTC: Tensor, before_B1C: Tensor, share_C: Tensor) -> Tensor:
-    """Each channel's mixture of this position and the one before it; `before` stands before the first."""
+    """Each channel's mixture of this position and the one before it; `before` stands before the first.
+
+    A share (M, C) holds one for the rows of each of M members (batched.py).
+    """
     previous_BTC = before_B1C.to(x_BTC.dtype)
     if x_BTC.size(1) > 1:
         previous_BTC = torch.cat((previous_BTC, x_BTC[:, :-1]), dim=1)
+    if share_C.ndim == 2:
+        share_C = share_C.repeat_interleave(len(x_BTC) // len(share_C), dim=0)[:, None]
     return torch.lerp(x_BTC, previous_BTC, share_C.to(x_BTC.dtype))
 
 

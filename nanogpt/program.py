@@ -6,17 +6,18 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 
-from nanogpt import registry
+from nanogpt import figures_transfer, registry, transfer_tables
 from nanogpt.analysis_phase import analyze
 from nanogpt.config import Config
 from nanogpt.corpus import Corpus, joint_corpus
 from nanogpt.evaluation_phase import evaluate_sources
+from nanogpt.figures import png
 from nanogpt.findings import StudyTables, findings
 from nanogpt.inputs import Source, Tables, log_tables, read_prompts
 from nanogpt.report import draw, render
 from nanogpt.tracking import Run, environment, open_run
 from nanogpt.training_phase import train_domain
-from nanogpt.transfer_phase import scratch_source, transfer
+from nanogpt.transfer_phase import Grid, grid_cells, measure
 
 log = logging.getLogger("nanogpt")
 
@@ -39,7 +40,8 @@ def study_domains(corpora: Mapping[str, Corpus], config: Config) -> str:
         phases.next("zero-shot losses and confidence of every checkpoint on every domain")
         evaluate_sources(sources, corpora, config, tables)
         phases.next("few-shot transfer with tuned learning rates")
-        transfer_grid(sources, corpora, config, tables)
+        Grid(config, tables).run(grid_cells(sources, corpora, config))
+        measure(tables)
         phases.next("attribution")
         prompts = read_prompts(config, corpora)
         analyze(sources, prompts, config, tables, drawn=dict(prompts).values(), compared=COMPARED_STAGES)
@@ -63,14 +65,21 @@ class Phases:
         log.info("[%d/%d] %s · %.0f s so far", self.number, self.count, title, self.seconds)
 
 
-def transfer_grid(sources: Sequence[Source], corpora: Mapping[str, Corpus], config: Config, tables: Tables) -> None:
-    """Every early, mid and late checkpoint, and none at all, to every other domain."""
-    grid = [(scratch_source(next(s for s in sources if s.checkpoint.step == 0)), target) for target in corpora.values()]
-    grid += [(source, target) for source in sources
-             if source.stage in config.transfer.stage_names and source.checkpoint.domain in corpora
-             for name, target in corpora.items() if name != source.checkpoint.domain]
-    for source, target in grid:
-        transfer(source, target, corpora.get(source.checkpoint.domain), config, tables, draw=False)
+def adapt_registered(sources: Sequence[Source], corpora: Mapping[str, Corpus], config: Config) -> str:
+    """The grid of transfers alone, in one run with nested runs; returns what it says of the stages, for people."""
+    tables, cells = Tables(), grid_cells(sources, corpora, config)
+    name = f"adapt {', '.join(corpora)} · {config.transfer.grid_shots} shots · {config.transfer.transfer_seeds} seeds"
+    with open_run(name, config, phase="adapt") as run:
+        log.info("%d transfers, each with %d trials and %d fresh seeds at two learning rates", len(cells),
+                 config.transfer.trials, config.transfer.transfer_seeds)
+        Grid(config, tables).run(cells)
+        measure(tables)
+        log_tables(run, tables)
+        for title, figure in figures_transfer.grid_figures(tables.frames()).items():
+            run.bytes(png(figure), f"figures/{title}.png")
+        found = list(transfer_tables.sentences(tables.frame("stage_comparisons")))
+        run.describe("\n".join(f"- {sentence}" for sentence in found))
+        return "\n".join([*found, "", f"Tables and figures: mlflow ui   (then http://127.0.0.1:5000{run.page})"])
 
 
 def publish(run: Run, tables: Tables, config: Config) -> list[str]:

@@ -81,6 +81,14 @@ def versions(name: str) -> Sequence[Any]:
     return list(mlflow.MlflowClient().search_model_versions(f"name = '{name}'"))
 
 
+def untrained(domain: str) -> str:
+    """The newest registered version of step 0. ValueError where there is none."""
+    found = [int(version.version) for version in versions(model_name(domain)) if version.tags.get("step") == "0"]
+    if not found:
+        raise ValueError(f"{model_name(domain)} must have a registered version of step 0, got none ({known_models()})")
+    return f"models:/{model_name(domain)}/{max(found)}"
+
+
 def set_alias(uri: str, alias: str) -> None:
     """Point an alias at the version `models:/<name>/<version>`; a stage is written on the version as a tag too."""
     _, name, number = uri.split("/")
@@ -88,6 +96,15 @@ def set_alias(uri: str, alias: str) -> None:
     client.set_registered_model_alias(name, alias, number)
     if alias in STAGE_SHARES:
         client.set_model_version_tag(name, number, "stage", alias)
+
+
+def set_best(uri: str) -> None:
+    """Point `best` at this version unless the one that has it lies lower in its tag `bits_per_byte`."""
+    _, name, number = uri.split("/")
+    found = {str(version.version): float(version.tags["bits_per_byte"]) for version in versions(name)}
+    holder = str(mlflow.MlflowClient().get_registered_model(name).aliases.get("best", number))
+    if found[number] <= found.get(holder, found[number]):
+        set_alias(uri, "best")
 
 
 def load(uri: str) -> Checkpoint:

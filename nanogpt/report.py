@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 import jinja2
 import pandas as pd
 
-from nanogpt import figures, figures_attribution, figures_confidence
+from nanogpt import figures, figures_attribution, figures_confidence, figures_transfer
 from nanogpt.attribution_map import interactive_map
 from nanogpt.attribution_study import by_first_method
 from nanogpt.findings import TABLES, StudyTables, findings
 from nanogpt.looks import domain_colors, visible
+from nanogpt.transfer_tables import COMPARED, view_means, with_front
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -56,6 +57,12 @@ CAPTIONS = {
     "transfer_summary": "By the stage that was adapted. Left: the learning rate chosen on validation. Middle: test "
                         "text of the target before (hollow) and after (filled). Right: the source's own test text, "
                         "that is, what was forgotten.",
+    "stage_differences": "Later minus earlier stage, paired over source, target, shots and seed; left of 0 the later "
+                         "one is better. Bars: 95 % t intervals over source → target pairs.",
+    "loss_by_shots": "Test bits per byte after adaptation to so many windows of the target; bars: 95 % intervals over "
+                     "seeds, where there is more than one.",
+    "forgetting_against_gain": "Bits per byte gained on the target's test text against those lost on the source's. The "
+                               "line joins what no other cell of the pair beats in both.",
     "tuning_history": "Every trial of the search for a learning rate that ended: final bits per byte on the target's "
                       "validation text. Stars mark the chosen rates.",
     "attribution": "What the prediction after the last character rests on: norm of the gradient of the predicted "
@@ -88,18 +95,24 @@ def draw(study: StudyTables) -> dict[str, bytes]:
              "zero_shot_curves": figures.zero_shot_curves(zero_shot, domains),
              "confidence_curves": figures.confidence_curves(zero_shot, domains),
              **evaluation_figures(study),
-             "transfer_curves": figures.transfer_curves(study.table("transfer_curves")),
-             "transfer_summary": figures.transfer_summary(study.table("transfers"), domains),
+             "transfer_curves": figures.transfer_curves(view_means(study.table("transfer_curves"))),
+             "transfer_summary": figures.transfer_summary(view_means(study.table("transfers")), domains),
              "tuning_history": figures.tuning_history(study.table("trials")),
              "attribution_curves": figures_attribution.attribution_curves(study.table("attribution_summary"), domains),
              "faithfulness": figures_attribution.faithfulness_bars(study.table("faithfulness"), domains),
              "deletion_curves": figures_attribution.deletion_curves(study.table("deletion_curves")),
              "method_agreement": figures_attribution.agreement_matrix(study.table("method_agreement"))}
+    measures, comparisons = study.table("transfer_measures"), study.table("stage_comparisons")
+    drawn |= {"stage_differences": figures_transfer.stage_differences(comparisons, COMPARED),
+              "forgetting_against_gain": figures_transfer.forgetting_against_gain(with_front(measures))}
+    if len(measures) and measures["shots"].nunique() > 1:
+        drawn["loss_by_shots"] = figures_transfer.loss_by_shots(measures)
     needs = {"class_losses": "breakdown", "context_losses": "breakdown", "reliability_diagrams": "reliability",
              "training_curves": "training", "transfer_summary": "transfers", "tuning_history": "trials",
              "transfer_curves": "transfer_curves", "attribution_curves": "attribution_summary",
              "faithfulness": "faithfulness", "deletion_curves": "deletion_curves",
-             "method_agreement": "method_agreement"}
+             "method_agreement": "method_agreement", "stage_differences": "stage_comparisons",
+             "loss_by_shots": "transfer_measures", "forgetting_against_gain": "transfer_measures"}
     drawn = {name: figure for name, figure in drawn.items() if len(study.table(needs.get(name, "zero_shot")))}
     for number, prompt in enumerate(shown_prompts(study), start=1):
         if prompt in set(attribution.get("prompt", ())):
@@ -210,4 +223,5 @@ def render(study: StudyTables, drawn: Mapping[str, bytes] | None = None) -> str:
                                                              "specialisation", "writing")},
                "faithfulness": grid(figures_attribution.last_steps(faithfulness) if len(faithfulness) else faithfulness,
                                     WORTH),
-               "transfers": grid(study.table("transfers")), "trials": grid(study.table("trials"))})
+               "transfers": grid(study.table("transfers")), "trials": grid(study.table("trials")),
+               "measures": grid(study.table("transfer_measures")), "stages": grid(study.table("stage_comparisons"))})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -17,9 +17,12 @@ from optuna.trial import TrialState
 from nanogpt.checkpoint import Checkpoint
 from nanogpt.config import Config
 from nanogpt.corpus import Corpus
-from nanogpt.transfer import AdaptationPoint, adapt
+from nanogpt.transfer import AdaptationPoint, FineTuning, adapt
 
 RATE = "learning_rate"
+ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
+NOT_ASKED = ("trials", "stages", "storage", "grid_shots", "transfer_seeds", "together")
+"""Settings that do not change what a study asks: how much is asked, of what else, and where it is kept."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,7 @@ def open_storage(storage: str) -> optuna.storages.BaseStorage | str:
 def study_name(checkpoint: Checkpoint, target: Corpus, config: Config) -> str:
     """The same name for the same question, so that a study goes on where it stopped: what is asked is in its digest."""
     asked = asdict(config.transfer) | {"seed": config.seed, "source": checkpoint.sha256, "target": target.row()}
-    for name in ("trials", "stages", "storage"):  # how much is asked, of what else, and where it is kept
+    for name in NOT_ASKED:
         del asked[name]
     digest = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:12]
     return f"{checkpoint.domain}-{checkpoint.step}-to-{target.name}-{config.transfer.shots}-shots-{digest}"
@@ -63,37 +66,53 @@ def open_study(checkpoint: Checkpoint, target: Corpus, config: Config, storage: 
     return study
 
 
-def tune(study: optuna.Study, checkpoint: Checkpoint, target: Corpus, config: Config) -> Iterator[Trial]:
-    """Yield every trial, those of earlier sessions first, until `trials` have ended well or been pruned.
+def tune(studies: Sequence[optuna.Study], sources: Sequence[tuple[Checkpoint, Corpus]],
+         config: Config) -> list[list[Trial]]:
+    """The trials of each study, those of earlier sessions first, until each has `trials` that ended or were pruned.
 
-    The first rate is the geometric middle of the range, the others are log-uniform. The sampler is seeded by the
-    number of ended trials, so 5 + 5 trials equal 10.
+    `sources` are checkpoint and target of each study; trials of equal number train as one batched model, and each
+    study goes as it would alone. The sampler is seeded by the number of ended trials, so 5 + 5 trials equal 10.
     """
-    ended = (TrialState.COMPLETE, TrialState.PRUNED)
-    done = study.get_trials(states=ended)
-    yield from map(as_trial, done)
-    for number in range(len(done), config.transfer.trials):
-        study.sampler = optuna.samplers.TPESampler(seed=config.seed * 10_007 + number, n_startup_trials=4)
-        if number == 0:
-            middle = math.sqrt(config.transfer.rate_low * config.transfer.rate_high)
-            study.enqueue_trial({RATE: middle}, skip_if_exists=True)
-        trial = study.ask()
-        rate = trial.suggest_float(RATE, config.transfer.rate_low, config.transfer.rate_high, log=True)
-        value, state = run_trial(trial, adapt(checkpoint, target, config, rate, seed=config.seed))
-        yield as_trial(study.tell(trial, value, state=state))
+    found = [[as_trial(trial) for trial in study.get_trials(states=ENDED)] for study in studies]
+    while waiting := [i for i, trials in enumerate(found) if len(trials) < config.transfer.trials]:
+        asked = [ask(studies[i], len(found[i]), config) for i in waiting]
+        members = [FineTuning(*sources[i], trial.params[RATE], config.seed)
+                   for i, trial in zip(waiting, asked, strict=True)]
+        for i, trial, value in zip(waiting, asked, run_trials(asked, adapt(members, config)), strict=True):
+            state = TrialState.PRUNED if value is None else TrialState.COMPLETE
+            found[i].append(as_trial(studies[i].tell(trial, value, state=state)))
+    return found
 
 
-def run_trial(trial: optuna.Trial, curve: Iterator[AdaptationPoint]) -> tuple[float | None, TrialState]:
-    """Report the curve as it grows; its last loss, or pruned where the pruner says so or the loss is not finite."""
-    value = math.nan
-    for point in curve:
-        value = point.bits_per_byte
-        if not math.isfinite(value):
-            return None, TrialState.PRUNED
-        trial.report(value, point.step)
-        if trial.should_prune():
-            return None, TrialState.PRUNED
-    return value, TrialState.COMPLETE
+def ask(study: optuna.Study, number: int, config: Config) -> optuna.Trial:
+    """The next trial: the first rate is the geometric middle of the range, the others are log-uniform."""
+    low, high = config.transfer.rate_low, config.transfer.rate_high
+    study.sampler = optuna.samplers.TPESampler(seed=config.seed * 10_007 + number, n_startup_trials=4)
+    if number == 0 and not study.get_trials(states=(TrialState.WAITING,)):
+        study.enqueue_trial({RATE: config.transfer.middle_rate})
+    trial = study.ask()
+    trial.suggest_float(RATE, low, high, log=True)
+    return trial
+
+
+def run_trials(trials: Sequence[optuna.Trial], curves: Iterator[list[AdaptationPoint]]) -> list[float | None]:
+    """Report the curves as they grow; the last loss of each, or None where it was pruned or is not finite."""
+    values: list[float | None] = [math.inf] * len(trials)
+    for points in curves:
+        for i, (trial, point) in enumerate(zip(trials, points, strict=True)):
+            if values[i] is not None:
+                values[i] = reported(trial, point)
+        if not any(value is not None for value in values):
+            break
+    return values
+
+
+def reported(trial: optuna.Trial, point: AdaptationPoint) -> float | None:
+    """The loss at the point, None where the pruner stops the trial there or the loss is not finite."""
+    if not math.isfinite(point.bits_per_byte):
+        return None
+    trial.report(point.bits_per_byte, point.step)
+    return None if trial.should_prune() else point.bits_per_byte
 
 
 def as_trial(trial: optuna.trial.FrozenTrial) -> Trial:

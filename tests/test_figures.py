@@ -15,7 +15,8 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
-from nanogpt import figures, looks
+from nanogpt import figures, figures_transfer, looks
+from nanogpt.transfer_tables import cell_measures, run_measures, stage_comparisons, view_means
 
 DOMAINS = ("shakespeare", "wikipedia", "math")
 STEPS = {0: "", 50: "early", 100: "", 200: "mid", 400: "", 600: "late", 800: "final"}
@@ -62,18 +63,27 @@ def transfer_tables(domains: tuple[str, ...]) -> Tables:
         start = (4.2 - maturity[stage] if stage != "scratch" else 6.4) + shift
         after = (3.3 - maturity[stage] if stage != "scratch" else 4.6) + shift
         rate *= 1 + shift
-        cell = key | {"checkpoint_step": 0, "shots": 16, "learning_rate": rate}
-        curves += [cell | {"step": k, "validation_bits_per_byte": after + (start - after) * np.exp(-k / 8)}
-                   for k in range(0, 31, 5)]
-        transfers.append(cell | {"zero_shot_bits_per_byte": start, "test_bits_per_byte": after + 0.02,
-                                 "source_bits_per_byte_before": 6.4 if stage == "scratch" else 2.5,
-                                 "source_bits_per_byte_after": 5.5 if stage == "scratch" else 3.1, "trials": 4})
+        cell = key | {"checkpoint_step": int(100 * maturity[stage]), "shots": 16}
+        curves += [cell | run | {"step": k, "validation_bits_per_byte": after + (start - after) * np.exp(-k / 8)}
+                   for run in views(rate) for k in range(0, 31, 5)]
+        transfers += [cell | run | {"zero_shot_bits_per_byte": start, "test_bits_per_byte": after + 0.02 * run["seed"],
+                                 "source_bits_per_byte_before": None if stage == "scratch" else 2.5,
+                                 "source_bits_per_byte_after": None if stage == "scratch" else 3.1 - after / 10,
+                                 "trials": 4} for run in views(rate)]
         tried = [0.0005, 0.02, 0.25 * rate, rate]
-        trials += [key | {"number": i, "learning_rate": r, "state": "pruned" if i == 1 else "complete",
+        trials += [cell | {"number": i, "learning_rate": r, "state": "pruned" if i == 1 else "complete",
                           "validation_bits_per_byte": None if i == 1 else after + 0.1 * np.log(r / rate) ** 2}
                    for i, r in enumerate(tried)]
-    return {"transfer_curves": pd.DataFrame(curves), "transfers": pd.DataFrame(transfers),
-            "trials": pd.DataFrame(trials)}
+    runs = run_measures(pd.DataFrame(transfers), pd.DataFrame(curves))
+    return {"transfer_curves": pd.DataFrame(curves), "transfers": runs, "trials": pd.DataFrame(trials),
+            "transfer_measures": cell_measures(runs, pd.DataFrame(trials)),
+            "stage_comparisons": stage_comparisons(runs)}
+
+
+def views(tuned: float) -> list[dict[str, Any]]:
+    """Two seeds at the tuned and at the fixed rate."""
+    return [{"view": view, "seed": seed, "learning_rate": rate}
+            for view, rate in (("tuned", tuned), ("fixed", 0.003)) for seed in (2, 3)]
 
 
 def prompt_tables(domains: tuple[str, ...], steps: dict[int, str]) -> Tables:
@@ -110,8 +120,9 @@ def every_figure(tables: Tables) -> dict[str, Figure]:
         "zero_shot_matrix": figures.zero_shot_matrix(tables["zero_shot"]),
         "zero_shot_curves": figures.zero_shot_curves(tables["zero_shot"]),
         "confidence_curves": figures.confidence_curves(tables["zero_shot"]),
-        "transfer_curves": figures.transfer_curves(tables["transfer_curves"]),
-        "transfer_summary": figures.transfer_summary(tables["transfers"]),
+        "transfer_curves": figures.transfer_curves(view_means(tables["transfer_curves"])),
+        "transfer_summary": figures.transfer_summary(view_means(tables["transfers"])),
+        **figures_transfer.grid_figures(tables),
         "tuning_history": figures.tuning_history(tables["trials"]),
         "attribution_map": figures.attribution_map(tables["attribution"], prompt),
         "attribution_triangle": figures.attribution_triangle(tables["attribution"], prompt, last),
@@ -125,9 +136,10 @@ def words(figure: Figure) -> str:
 @pytest.mark.parametrize("domains", [DOMAINS, ("recipes",)])
 def test_every_figure_names_every_domain_it_was_given(domains: tuple[str, ...]) -> None:
     drawn = every_figure(tables_of(domains))
-    alone = {"transfer_curves", "transfer_summary", "tuning_history"} if len(domains) == 1 else set()
+    alone = {"transfer_curves", "transfer_summary", "tuning_history", *figures_transfer.grid_figures(tables_of())}
+    alone = alone if len(domains) == 1 else {"stage_differences"}
     for name, figure in drawn.items():
-        expected = ("no data",) if name in alone else domains
+        expected = domains if name not in alone else ("no data",) if len(domains) == 1 else ("late − early",)
         assert all(word in words(figure) for word in expected), name
         height, width, _ = imread(io.BytesIO(figures.png(figure, dpi=40))).shape
         assert width >= 160 and height >= 40, name
@@ -160,8 +172,11 @@ def test_matrix_writes_the_numbers_of_every_stage() -> None:
 @pytest.mark.parametrize("stage", ["best", "step 450"])
 def test_a_stage_that_a_user_named_is_drawn_too(stage: str) -> None:
     frames = {name: frame.assign(stage=stage) for name, frame in transfer_tables(("math", "wikipedia")).items()}
-    for figure in (figures.transfer_curves(frames["transfer_curves"]), figures.transfer_summary(frames["transfers"]),
-                   figures.tuning_history(frames["trials"])):
+    drawn = figures_transfer.grid_figures(frames)
+    del drawn["stage_differences"]
+    for figure in (figures.transfer_curves(view_means(frames["transfer_curves"])),
+                   figures.transfer_summary(view_means(frames["transfers"])),
+                   figures.tuning_history(frames["trials"]), *drawn.values()):
         figures.png(figure, dpi=40)  # drawing names the ticks
         assert stage in words(figure)
 

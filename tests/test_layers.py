@@ -20,12 +20,13 @@ LAYERS = (     # a module imports only from the lines above its own
     "corpus",
     "checkpoint engine ngram breakdown",
     "training evaluation generation saliency baselines",
-    "transfer perturbation statistics writing domain_classifier",
+    "batched",
+    "transfer transfer_measures perturbation statistics writing domain_classifier",
     "attribution",
     "faithfulness",
-    "tuning study looks exchange traps",
+    "tuning study looks exchange traps transfer_tables",
     "figures comparison authorship findings_evaluation attribution_study attribution_map",
-    "figures_confidence figures_attribution reading findings",
+    "figures_confidence figures_attribution figures_transfer reading findings",
     "report tracking serving cli",
     "registry",
     "inputs archive demo",
@@ -38,12 +39,12 @@ SCIENCE = RANK["faithfulness"]     # up to this rank, torch is the only package 
 OWNERS = {
     "mlflow": {"tracking", "registry", "serving", "archive", "traps"}, "optuna": {"tuning"},
     "click": {"cli"}, "safetensors": {"exchange"}, "flask": {"demo"},
-    "matplotlib": {"figures", "figures_confidence", "figures_attribution"},
+    "matplotlib": {"figures", "figures_confidence", "figures_attribution", "figures_transfer"},
     "gensim": {"domains", "cleaning"}, "pooch": {"domains", "cleaning"},
 }  # fmt: skip
 ALWAYS = {"nanogpt", "torch", *sys.stdlib_module_names}
 ALSO = {"domains": {"gensim", "pooch"}, "cleaning": {"gensim", "pooch"}, "statistics": {"numpy", "scipy", "sklearn"},
-        "domain_classifier": {"sklearn"}}
+        "domain_classifier": {"sklearn"}, "transfer_measures": {"numpy", "scipy"}}
 
 
 def imports(source: str) -> Iterator[str]:

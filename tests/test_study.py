@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -19,6 +20,7 @@ from click.testing import CliRunner, Result
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
+from entrypoints.adapt import adapt
 from entrypoints.analyze import analyze
 from entrypoints.evaluate import evaluate
 from entrypoints.generate import generate
@@ -132,8 +134,8 @@ def test_every_checkpoint_is_scored_on_every_domain_and_is_ranked_in_one_call(cl
     ranked = mlflow.search_logged_models(
         experiment_ids=[study.info.experiment_id], output_format="list",
         order_by=[{"field_name": "metrics.validation/bits_per_byte", "ascending": True}])
-    assert len(ranked) == 15
-    values = [next(m.value for m in model.metrics if m.key == "validation/bits_per_byte") for model in ranked]
+    assert len(ranked) == 15 + 6, "the adapted models have another metric and come last"
+    values = [next(m.value for m in model.metrics if m.key == "validation/bits_per_byte") for model in ranked[:15]]
     assert values == sorted(values)
 
 
@@ -151,6 +153,29 @@ def test_registered_versions_are_checkpoints_with_aliases(client: MlflowClient) 
         assert steps == sorted(steps) and steps[-1] == 60
 
 
+def test_the_best_adapted_model_of_each_pair_is_registered_with_its_parent(client: MlflowClient) -> None:
+    (study,) = runs(client, "study")
+    transfers = pd.read_csv(f"{study.info.artifact_uri}/tables/transfers.csv")
+    assert len(transfers) == (3 + 3 * 2 * 2) * 2 and set(transfers["view"]) == {"tuned", "fixed"}
+    for source, target in itertools.permutations(DOMAINS, 2):
+        best = client.get_model_version_by_alias(f"nanogpt-{source}-to-{target}", "best")
+        parent = registry.load(best.tags["parent"])
+        adapted = registry.load(f"models:/{best.name}@best")
+        assert parent.domain == source and adapted.notes["parent_sha256"] == parent.sha256
+
+
+def test_adapt_answers_from_the_registered_models_alone(client: MlflowClient) -> None:
+    result = call(adapt, "--preset", "smoke", "--domains", "shakespeare,math", "--trials", "1", "--transfer-seeds", "3",
+                  "--transfer-steps", "2")
+    assert "At the tuned learning rate" in result.output and "At the fixed learning rate" in result.output
+    (run,) = runs(client, "adapt")
+    tables = {name: pd.read_csv(f"{run.info.artifact_uri}/tables/{name}.csv")
+              for name in ("transfers", "transfer_measures", "stage_comparisons")}
+    assert len(tables["transfers"]) == (2 + 2 * 2) * 2 * 3 and set(tables["transfer_measures"]["seeds"]) == {3}
+    assert set(tables["stage_comparisons"]["pairs"]) == {2}
+    assert "figures/stage_differences.png" in {item.path for item in client.list_artifacts(run.info.run_id, "figures")}
+
+
 def test_a_model_loads_by_name_in_a_fresh_process_elsewhere(store: Path, tmp_path: Path) -> None:
     program = ("import mlflow; print(mlflow.pyfunc.load_model('models:/nanogpt-shakespeare@late').predict(['ROMEO:'], "
                "params={'max_new_tokens': 100, 'temperature': 0.8, 'seed': 1}))")
@@ -166,10 +191,10 @@ def test_the_study_keeps_tables_figures_and_a_report(client: MlflowClient) -> No
     (study,) = runs(client, "study")
     tables = {Path(item.path).stem for item in client.list_artifacts(study.info.run_id, "tables")}
     assert tables == {"corpora", "training", "zero_shot", "generations", "top_characters", "transfers",
-                      "transfer_curves", "trials", "attribution", "breakdown", "reliability", "baselines",
-                      "distances", "leakage", "comparisons", "specialisation", "writing", "attribution_summary",
-                      "faithfulness", "deletion_curves", "method_agreement", "attribution_domains",
-                      "attribution_words"}
+                      "transfer_curves", "trials", "transfer_measures", "stage_comparisons", "attribution",
+                      "breakdown", "reliability", "baselines", "distances", "leakage", "comparisons",
+                      "specialisation", "writing", "attribution_summary", "faithfulness", "deletion_curves",
+                      "method_agreement", "attribution_domains", "attribution_words"}
     ahead = pd.read_csv(f"{study.info.artifact_uri}/tables/comparisons.csv")
     assert len(ahead) == 4 * 3 * 3 and (ahead["ahead_low"] <= ahead["ahead_bits_per_byte"]).all()
     attribution = pd.read_csv(f"{study.info.artifact_uri}/tables/attribution.csv", keep_default_na=False)
@@ -249,6 +274,16 @@ def test_a_killed_training_goes_on_in_its_run_and_ends_with_the_same_bits(client
     assert stored == {record.step: record.checkpoint.sha256 for record in whole if record.checkpoint}
     losses = {m.step: m.value for m in client.get_metric_history(found[0], "train/loss_nats")}
     assert losses == {record.step: record.loss_nats for record in whole if record.loss_nats is not None}
+
+
+def test_a_users_text_extends_the_vocabulary(client: MlflowClient, tmp_path: Path) -> None:
+    (tmp_path / "recetas.txt").write_text("Añade la sal y una piña; el niño la pela mañana.\n" * 60)
+    call(transfer, "--source", "models:/nanogpt-math@late", "--target", "recetas=recetas.txt", "--preset", "smoke",
+         "--shots", "2", "--trials", "1", "--fine-tune", "head", "--extend-vocabulary", "true")
+    adapted, parent = (registry.load(f"models:/nanogpt-math{name}") for name in ("-to-recetas@best", "@late"))
+    assert set(adapted.vocabulary.characters) - set(parent.vocabulary.characters) == {"ñ"}
+    assert all(len(adapted.weights[name]) == len(parent.weights[name]) + 1 for name in ("head.weight",
+                                                                                        "embedding.weight"))
 
 
 def test_analyze_reads_the_users_prompts(client: MlflowClient, tmp_path: Path) -> None:
