@@ -112,7 +112,7 @@ class TransferConfig:
     rate_high: float = knob(0.03, "largest learning rate that is tried (AdamW)")
     together: int = knob(0, "transfers that train as one batched model; 0: 64 on a GPU, 1 elsewhere")
     curve_points: int = knob(2, "validation losses along a transfer, after the one at step 0")
-    curve_characters: int = knob(4096, "characters of validation text behind each of them")
+    curve_characters: int = knob(2048, "characters of validation text behind each of them")
     storage: str = knob("mlruns/optuna.journal", "where Optuna studies live: a journal file, or a storage URL")
 
     def __post_init__(self) -> None:
@@ -147,7 +147,7 @@ class TransferConfig:
 class AnalysisConfig:
     """What is read from trained models: losses, generations, attributions."""
 
-    eval_characters: int = knob(12_000, "test characters scored for each checkpoint and domain; 0: all")
+    eval_characters: int = knob(8192, "test characters scored for each checkpoint and domain; 0: all")
     temperature_characters: int = knob(2048, "validation characters on which each temperature is fitted")
     generate_characters: int = knob(120, "characters of each controlled generation")
     temperatures: str = knob("0.8", "temperatures of the controlled generations, comma-separated")

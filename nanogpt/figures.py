@@ -21,8 +21,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize, PowerNorm
 from matplotlib.figure import Figure
-from matplotlib.image import imsave
 from matplotlib.lines import Line2D
+from PIL import Image
 
 from nanogpt import looks
 from nanogpt.looks import Look
@@ -39,7 +39,13 @@ def png(figure: Figure, dpi: int = 144) -> bytes:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         pixels, (width, height) = FigureCanvasAgg(figure).print_to_buffer()
-    imsave(stream := io.BytesIO(), np.frombuffer(pixels, np.uint8).reshape(height, width, 4), format="png", dpi=dpi)
+    Image.frombuffer("RGBA", (width, height), pixels).convert("RGB").save(stream := io.BytesIO(), "png", dpi=(dpi, dpi))
+    return stream.getvalue()
+
+
+def webp(image: bytes) -> bytes:
+    """A PNG as WebP, pixel for pixel the same in 2/5 of the bytes."""
+    Image.open(io.BytesIO(image)).save(stream := io.BytesIO(), "webp", lossless=True, method=2)
     return stream.getvalue()
 
 

@@ -56,9 +56,9 @@ def _below(zero_shot: pd.DataFrame, baselines: pd.DataFrame) -> Iterator[str]:
     """Which baselines, having read the same training text, have a lower loss than the last model of the domain."""
     own = zero_shot[zero_shot["source"] == zero_shot["target"]].sort_values("step").groupby("target")["bits_per_byte"]
     values = dict(own.last().items())
-    better = [f"{row['baseline']} on {row['target']} ({row['bits_per_byte']:.2f} against {values[row['target']]:.2f} "
-              "bits per byte)" for row in baselines.to_dict("records")
-              if row["bits_per_byte"] < values.get(row["target"], 0)]
+    lower = baselines[baselines["bits_per_byte"] < baselines["target"].map(values)].sort_values("bits_per_byte")
+    better = [f"{len(rows)} on {target} ({rows['baseline'].iloc[0]} the lowest, {rows['bits_per_byte'].iloc[0]:.2f} "
+              f"against {values[target]:.2f} bits per byte)" for target, rows in lower.groupby("target", sort=False)]
     yield (f"Below the own model's loss are, of the baselines that count or compress the same training text, "
            f"{listed(better) if better else 'none'}.")
 

@@ -197,7 +197,7 @@ def written(study: StudyTables) -> dict[str, Any]:
 def render(study: StudyTables, drawn: Mapping[str, bytes] | None = None) -> str:
     """The page. `drawn` are the pictures where `draw` was called before."""
     drawn = draw(study) if drawn is None else drawn
-    pictures = {name: base64.b64encode(image).decode() for name, image in drawn.items()}
+    pictures = {name: base64.b64encode(figures.webp(image)).decode() for name, image in drawn.items()}
     zero_shot = study.table("zero_shot")
     final = zero_shot[zero_shot["stage"] != ""] if len(zero_shot) else zero_shot
     pages = jinja2.Environment(loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True,

@@ -36,6 +36,7 @@ from mlflow.utils.uri import is_local_uri
 from nanogpt.checkpoint import Checkpoint, save_checkpoint
 from nanogpt.config import Config, config_of
 from nanogpt.corpus import Corpus
+from nanogpt.figures import png
 from nanogpt.training import TrainingState, load_state, save_state
 from nanogpt.traps import closed_in_any_case
 
@@ -96,7 +97,7 @@ class Run:
             self.bytes(text.getvalue(), f"tables/{name}.csv")
 
     def figure(self, figure: Figure, name: str) -> None:
-        mlflow.MlflowClient().log_figure(self.id, figure, f"figures/{name}.png")
+        self.bytes(png(figure), f"figures/{name}.png")
 
     def bytes(self, data: bytes, path: str) -> None:
         copy = scratch_path(Path(path).name)

@@ -61,7 +61,7 @@ class Steps(NamedTuple):
     reached: bool
 
     def __str__(self) -> str:
-        return f"{self.steps:.1f}" if self.reached else f"> {self.steps:g}"
+        return f"{self.steps:.1f} steps" if self.reached else f"> {self.steps:g} steps"
 
 
 def steps_to(steps: Sequence[int], losses: Sequence[float], threshold: float) -> Steps:
@@ -106,7 +106,7 @@ class Amount(NamedTuple):
     bounded: bool
 
     def __str__(self) -> str:
-        return f"{self.windows:.1f}" if self.bounded else f"> {self.windows:.1f}"
+        return f"{self.windows:.1f} windows" if self.bounded else f"> {self.windows:.1f} windows"
 
 
 def effective_data_transferred(loss: float, shots: int, scratch_shots: Sequence[int],

@@ -319,14 +319,13 @@ def test_the_report_is_made_anew_from_the_store_alone(client: MlflowClient) -> N
     logged = mlflow.artifacts.load_text(f"runs:/{run.id}/report.html")
     page = archive.read_study(run)
     assert sorted(report.render(page, drawn).splitlines()) == sorted(logged.splitlines())
-    assert set(page.table("transfers")["run_id"]) == {found.info.run_id for found in runs(client, "transfer")
-                                                      if "mlflow.parentRunId" in found.data.tags}
+    assert set(page.table("transfers")["run_id"]) == {found.info.run_id for found in below(client, run.id, "transfer")}
     with pytest.raises(ValueError, match="study must be the run id of a finished study"):
         archive.find_study("nothing")
 
 
 def test_every_version_is_what_the_registry_says_of_it(client: MlflowClient) -> None:
-    result = call(registry_command, "--action", "verify", "--model", "math")
+    result = CliRunner().invoke(registry_command, ["--action", "verify", "--model", "math"])
     lines = [line for line in result.output.splitlines() if line.startswith("nanogpt-math ")]
     assert len(lines) >= 5 and all(line.endswith(" · ok") for line in lines)
     number = client.get_model_version_by_alias("nanogpt-math", "early").version
@@ -337,14 +336,14 @@ def test_every_version_is_what_the_registry_says_of_it(client: MlflowClient) -> 
     assert client.get_model_version_by_alias("nanogpt-math", "late").version != number
 
 
-def below(client: MlflowClient, study: Run, phase: str) -> list[Run]:
-    return [run for run in runs(client, phase) if run.data.tags.get("mlflow.parentRunId") == study.info.run_id]
+def below(client: MlflowClient, study: str, phase: str) -> list[Run]:
+    return [run for run in runs(client, phase) if run.data.tags.get("mlflow.parentRunId") == study]
 
 
 def test_runs_say_what_and_where(client: MlflowClient) -> None:
     (study,) = runs(client, "study")
-    trainings = below(client, study, "train")
-    for run in (study, *trainings, *below(client, study, "evaluate")):
+    trainings = below(client, study.info.run_id, "train")
+    for run in (study, *trainings, *below(client, study.info.run_id, "evaluate")):
         assert (run.data.tags["preset"], run.data.tags["seed"]) == ("smoke", "1")
         assert run.data.tags["mlflow.note.content"]
         environment = mlflow.artifacts.load_dict(f"runs:/{run.info.run_id}/environment.json")
@@ -355,7 +354,7 @@ def test_runs_say_what_and_where(client: MlflowClient) -> None:
 
 
 def test_a_checkpoints_scores_are_linked_to_the_texts_that_they_were_read_from(client: MlflowClient) -> None:
-    training = below(client, runs(client, "study")[0], "train")[0]
+    training = below(client, runs(client, "study")[0].info.run_id, "train")[0]
     model = client.get_logged_model(training.outputs.model_outputs[0].model_id)
     read = {metric.key: metric.dataset_name for metric in model.metrics}
     assert read["validation/bits_per_byte"] == model.tags["domain"]
@@ -365,8 +364,8 @@ def test_a_checkpoints_scores_are_linked_to_the_texts_that_they_were_read_from(c
 def test_an_adapted_model_stands_below_its_parent(client: MlflowClient) -> None:
     source = "models:/nanogpt-wikipedia@mid"
     call(transfer, "--source", source, "--target", "math", "--preset", "smoke", "--rate", "0.01")
-    (adapted,) = registry.versions("nanogpt-wikipedia-to-math")
-    assert adapted.tags["parent"] == registry.version_of(source).uri
+    adapted = max(registry.versions("nanogpt-wikipedia-to-math"), key=lambda version: int(version.version))
+    assert adapted.tags["parent"] == registry.version_of(source).uri and adapted.tags["learning_rate"] == "0.01"
     lines = call(registry_command).output.splitlines()
-    (at,) = [i for i, line in enumerate(lines) if "nanogpt-wikipedia-to-math" in line]
-    assert "mid" in lines[at - 1] and "└── nanogpt-wikipedia-to-math 1" in lines[at]
+    (at,) = [i for i, line in enumerate(lines) if f"nanogpt-wikipedia-to-math {adapted.version}" in line]
+    assert "mid" in lines[at - 1] and "└── " in lines[at]

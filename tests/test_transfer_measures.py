@@ -52,7 +52,7 @@ def test_what_a_curve_says() -> None:
 def test_steps_to_a_threshold_are_censored_where_it_is_not_reached() -> None:
     assert steps_to(STEPS, LOSSES, 2.8) == Steps(pytest.approx(6.0), True)
     assert steps_to(STEPS, LOSSES, 4.5) == Steps(0.0, True)
-    assert str(steps_to(STEPS, LOSSES, 2.0)) == "> 12"
+    assert str(steps_to(STEPS, LOSSES, 2.0)) == "> 12 steps"
     assert steps_to((0, 1), (math.nan, math.nan), 2.0) == Steps(1.0, False)
 
 
@@ -76,7 +76,7 @@ def test_mean_steps_are_kaplan_and_meiers() -> None:
                   [Steps(5.0, True), Steps(5.0, False), Steps(8.0, True), Steps(8.0, False)]):
         found = mean_steps(mixed)
         assert found.steps == pytest.approx(product_limit(mixed, max(item.steps for item in mixed)))
-    assert str(mean_steps([Steps(12.0, False)] * 2)) == "> 12"
+    assert str(mean_steps([Steps(12.0, False)] * 2)) == "> 12 steps"
     assert mean_steps([Steps(6.0, True), Steps(12.0, False)]).steps > 6.0, "what was not reached is never dropped"
 
 
@@ -85,7 +85,7 @@ def test_effective_data_is_read_off_the_scratch_losses() -> None:
     assert effective_data_transferred(4.0, 4, shots, scratch).windows == pytest.approx(12)
     assert effective_data_transferred(3.5, 16, shots, scratch).windows == pytest.approx(32 - 16)
     assert effective_data_transferred(5.5, 4, shots, scratch).windows == pytest.approx(0)
-    assert str(effective_data_transferred(2.0, 4, shots, scratch)) == "> 60.0"
+    assert str(effective_data_transferred(2.0, 4, shots, scratch)) == "> 60.0 windows"
     assert effective_data_transferred(4.0, 4, shots, (5.0, 4.0, 4.5)).windows == pytest.approx(12)
 
 

@@ -54,15 +54,15 @@ def test_a_cell_is_measured_over_its_seeds_and_against_scratch() -> None:
     assert late["forgetting_bits_per_byte"] == pytest.approx(0.3)
     assert late["jumpstart_bits_per_byte"] == pytest.approx(6.0 - 3.6)
     assert late["transfer_ratio"] == pytest.approx((5.53 - 3.13) / 5.53)
-    assert late["effective_windows_transferred"] == "> 0.0"
-    assert late["steps_to_threshold"] == "6.0" and late["seeds_that_reached_it"] == 3
+    assert late["effective_windows_transferred"] == "> 0.0 windows"
+    assert late["steps_to_threshold"] == "6.0 steps" and late["seeds_that_reached_it"] == 3
     assert pd.isna(measures.loc[("scratch", "b", "scratch", "tuned"), "transfer_ratio"])
 
 
 def test_what_never_reaches_the_threshold_is_censored_and_said_to_be() -> None:
     runs = run_measures(*rows({("a", "b"): -0.5}))
     late = cell_measures(runs, pd.DataFrame()).query("stage == 'late'").iloc[0]
-    assert late["steps_to_threshold"] == "> 10" and late["seeds_that_reached_it"] == 0
+    assert late["steps_to_threshold"] == "> 10 steps" and late["seeds_that_reached_it"] == 0
     (difference,) = stage_comparisons(runs).query("view == 'tuned' and measure == 'steps_to_threshold'")["difference"]
     assert difference > 0
 
