@@ -74,7 +74,7 @@ class ModelConfig:
 class TrainConfig:
     """One training from random weights."""
 
-    max_steps: int = knob(600, "optimizer steps")
+    max_steps: int = knob(550, "optimizer steps")
     batch_size: int = knob(8, "windows of block_size characters in a step")
     matrix_learning_rate: float = knob(0.02, "Muon's learning rate, for the matrices inside the blocks")
     learning_rate: float = knob(0.01, "AdamW's learning rate, for embeddings, head and vectors")
@@ -105,7 +105,7 @@ class TransferConfig:
     transfer_seeds: int = knob(1, "fresh seeds that each transfer is run with, at the fixed and at the tuned rate")
     fine_tune: str = knob("all", "all (weights), or head (the output head alone)")
     extend_vocabulary: bool = knob(False, "add the target's frequent characters that the source's vocabulary lacks")
-    transfer_steps: int = knob(10, "optimizer steps of a transfer")
+    transfer_steps: int = knob(8, "optimizer steps of a transfer")
     transfer_batch_size: int = knob(4, "windows in a step of a transfer")
     trials: int = knob(3, "Optuna trials for each learning rate that is tuned")
     rate_low: float = knob(0.0003, "smallest learning rate that is tried (AdamW)")
@@ -147,7 +147,7 @@ class TransferConfig:
 class AnalysisConfig:
     """What is read from trained models: losses, generations, attributions."""
 
-    eval_characters: int = knob(8192, "test characters scored for each checkpoint and domain; 0: all")
+    eval_characters: int = knob(6144, "test characters scored for each checkpoint and domain; 0: all")
     temperature_characters: int = knob(2048, "validation characters on which each temperature is fitted")
     generate_characters: int = knob(120, "characters of each controlled generation")
     temperatures: str = knob("0.8", "temperatures of the controlled generations, comma-separated")
@@ -188,7 +188,7 @@ class AttributionConfig:
     smooth_draws: int = knob(8, "noisy copies of the embeddings that SmoothGrad averages over")
     smooth_noise: float = knob(0.2, "standard deviation of that noise, in units of the embeddings' root mean square")
     occlusion_span: int = knob(3, "characters that occlusion takes away together")
-    compared_prompts: int = knob(3, "prompts on which all methods are compared and tested; 0: none")
+    compared_prompts: int = knob(2, "prompts on which all methods are compared and tested; 0: none")
 
     def __post_init__(self) -> None:
         require(bool(self.method_names) and set(self.method_names) <= set(ATTRIBUTION_METHODS),

@@ -68,7 +68,8 @@ def test_chromium_shows_it_without_a_word_on_its_console(tmp_path: Path) -> None
 
 def test_every_row_and_section_leads_to_its_run() -> None:
     zero_shot = study().table("zero_shot").assign(run_id="0a1b")
-    text = report.render(with_table("zero_shot", zero_shot), drawn={"zero_shot_matrix": figures.png(figures.no_data(), dpi=20)})
+    picture = figures.png(figures.no_data(), dpi=20)
+    text = report.render(with_table("zero_shot", zero_shot), drawn={"zero_shot_matrix": picture})
     assert text.count('data-path="/#/experiments/1/runs/0a1b"') > (zero_shot["stage"] != "").sum()
     assert "From 1 run<" in text
 
