@@ -108,7 +108,7 @@ class TransferConfig:
     transfer_steps: int = knob(8, "optimizer steps of a transfer")
     transfer_batch_size: int = knob(4, "windows in a step of a transfer")
     trials: int = knob(3, "Optuna trials for each learning rate that is tuned")
-    rate_low: float = knob(0.0003, "smallest learning rate that is tried (AdamW)")
+    rate_low: float = knob(0.00003, "smallest learning rate that is tried (AdamW)")
     rate_high: float = knob(0.03, "largest learning rate that is tried (AdamW)")
     together: int = knob(0, "transfers that train as one batched model; 0: 64 on a GPU, 1 elsewhere")
     curve_points: int = knob(2, "validation losses along a transfer, after the one at step 0")

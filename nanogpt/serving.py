@@ -38,7 +38,7 @@ LISTED_CHARACTERS = 5
 loaded_ids: set[str | None] = set()    # of the logged models that this code was loaded for
 THREADS = 1
 """CPU threads of a prediction: one character at a time leaves no work for more, and threads that wait for each other
-on busy cores made it ten times slower (benchmarks/README.md)."""
+on busy cores were seen to make it ten times slower (benchmarks/README.md)."""
 
 
 def _load_pyfunc(path: str) -> ServedModel:
