@@ -88,56 +88,75 @@ CAPTIONS = {
 
 def draw(study: StudyTables) -> dict[str, bytes]:
     """Name to PNG of every picture of the report; those of prompts are numbered: `attribution_1`, `top_1`, …"""
-    domains, zero_shot = study.domains, study.table("zero_shot")
-    attribution = by_first_method(study.table("attribution"))
-    drawn = {"training_curves": figures.training_curves(study.table("training"), domains),
-             "zero_shot_matrix": figures.zero_shot_matrix(zero_shot, domains),
-             "zero_shot_curves": figures.zero_shot_curves(zero_shot, domains),
-             "confidence_curves": figures.confidence_curves(zero_shot, domains),
-             **evaluation_figures(study),
-             "transfer_curves": figures.transfer_curves(view_means(study.table("transfer_curves"))),
-             "transfer_summary": figures.transfer_summary(view_means(study.table("transfers")), domains),
-             "tuning_history": figures.tuning_history(study.table("trials")),
-             "attribution_curves": figures_attribution.attribution_curves(study.table("attribution_summary"), domains),
-             "faithfulness": figures_attribution.faithfulness_bars(study.table("faithfulness"), domains),
-             "deletion_curves": figures_attribution.deletion_curves(study.table("deletion_curves")),
-             "method_agreement": figures_attribution.agreement_matrix(study.table("method_agreement"))}
-    measures, comparisons = study.table("transfer_measures"), study.table("stage_comparisons")
-    drawn |= {"stage_differences": figures_transfer.stage_differences(comparisons, COMPARED),
-              "forgetting_against_gain": figures_transfer.forgetting_against_gain(with_front(measures))}
-    if len(measures) and measures["shots"].nunique() > 1:
-        drawn["loss_by_shots"] = figures_transfer.loss_by_shots(measures)
-    needs = {"class_losses": "breakdown", "context_losses": "breakdown", "reliability_diagrams": "reliability",
-             "training_curves": "training", "transfer_summary": "transfers", "tuning_history": "trials",
-             "transfer_curves": "transfer_curves", "attribution_curves": "attribution_summary",
-             "faithfulness": "faithfulness", "deletion_curves": "deletion_curves",
-             "method_agreement": "method_agreement", "stage_differences": "stage_comparisons",
-             "loss_by_shots": "transfer_measures", "forgetting_against_gain": "transfer_measures"}
-    drawn = {name: figure for name, figure in drawn.items() if len(study.table(needs.get(name, "zero_shot")))}
-    for number, prompt in enumerate(shown_prompts(study), start=1):
-        if prompt in set(attribution.get("prompt", ())):
-            drawn[f"attribution_{number}"] = figures.attribution_map(attribution, prompt)
-        if prompt in set(study.table("top_characters").get("prompt", ())):
-            drawn[f"top_{number}"] = figures.top_character_map(study.table("top_characters"), prompt)
-            if number == 1:
-                drawn["candidates_1"] = figures_confidence.candidates(study.table("top_characters"), prompt,
-                                                                      home(study, prompt), domains)
-        if number == 1 and len(attribution):
-            drawn["triangle_1"] = figures.attribution_triangle(attribution, prompt, int(attribution["step"].max()))
+    drawn = study_figures(study) | evaluation_figures(study) | transfer_figures(study) | prompt_figures(study)
     return {name: figures.png(figure) for name, figure in drawn.items()}
 
 
+def study_figures(study: StudyTables) -> dict[str, Figure]:
+    """Training, zero-shot losses, confidence, and what attribution is worth, where their tables are there."""
+    domains, chosen = study.domains, {
+        "training_curves": ("training", figures.training_curves),
+        "zero_shot_matrix": ("zero_shot", figures.zero_shot_matrix),
+        "zero_shot_curves": ("zero_shot", figures.zero_shot_curves),
+        "confidence_curves": ("zero_shot", figures.confidence_curves),
+        "attribution_curves": ("attribution_summary", figures_attribution.attribution_curves),
+        "faithfulness": ("faithfulness", figures_attribution.faithfulness_bars),
+        "deletion_curves": ("deletion_curves", lambda frame, _: figures_attribution.deletion_curves(frame)),
+        "method_agreement": ("method_agreement", lambda frame, _: figures_attribution.agreement_matrix(frame))}
+    return {name: figure(study.table(table), domains) for name, (table, figure) in chosen.items()
+            if len(study.table(table))}
+
+
+def transfer_figures(study: StudyTables) -> dict[str, Figure]:
+    """The few-shot transfers, where their tables are there."""
+    transfers, measures = study.table("transfers"), study.table("transfer_measures")
+    found = {}
+    if len(study.table("transfer_curves")):
+        found["transfer_curves"] = figures.transfer_curves(view_means(study.table("transfer_curves")))
+    if len(transfers):
+        found["transfer_summary"] = figures.transfer_summary(view_means(transfers), study.domains)
+    if len(study.table("trials")):
+        found["tuning_history"] = figures.tuning_history(study.table("trials"))
+    if len(study.table("stage_comparisons")):
+        found["stage_differences"] = figures_transfer.stage_differences(study.table("stage_comparisons"), COMPARED)
+    if len(measures):
+        found["forgetting_against_gain"] = figures_transfer.forgetting_against_gain(with_front(measures))
+    if len(measures) and measures["shots"].nunique() > 1:
+        found["loss_by_shots"] = figures_transfer.loss_by_shots(measures)
+    return found
+
+
+def prompt_figures(study: StudyTables) -> dict[str, Figure]:
+    """The maps of the shown prompts, and two more of the first."""
+    attribution, tops = by_first_method(study.table("attribution")), study.table("top_characters")
+    found = {}
+    for number, prompt in enumerate(shown_prompts(study), start=1):
+        if prompt in set(attribution.get("prompt", ())):
+            found[f"attribution_{number}"] = figures.attribution_map(attribution, prompt)
+        if prompt in set(tops.get("prompt", ())):
+            found[f"top_{number}"] = figures.top_character_map(tops, prompt)
+            if number == 1:
+                found["candidates_1"] = figures_confidence.candidates(tops, prompt, home(study, prompt), study.domains)
+        if number == 1 and len(attribution):
+            found["triangle_1"] = figures.attribution_triangle(attribution, prompt, int(attribution["step"].max()))
+    return found
+
+
 def evaluation_figures(study: StudyTables) -> dict[str, Figure]:
-    """What the evaluation adds to losses and confidence, where its columns are there."""
-    domains, zero_shot, parts = study.domains, study.table("zero_shot"), study.table("breakdown")
-    if "temperature" not in zero_shot:
-        return {}
-    return {"ranking": figures_confidence.ranking(zero_shot, study.table("baselines"), domains),
-            "class_losses": figures_confidence.class_losses(parts, domains),
-            "context_losses": figures_confidence.context_losses(parts, domains),
-            "sharpening_curves": figures_confidence.sharpening_curves(zero_shot, domains),
-            "divergence_curves": figures_confidence.divergence_curves(zero_shot, domains),
-            "reliability_diagrams": figures_confidence.reliability_diagrams(study.table("reliability"), domains)}
+    """What the evaluation adds to losses and confidence, where its columns and tables are there."""
+    domains, zero_shot = study.domains, study.table("zero_shot")
+    parts, reliability = study.table("breakdown"), study.table("reliability")
+    found = {}
+    if "temperature" in zero_shot:
+        found = {"ranking": figures_confidence.ranking(zero_shot, study.table("baselines"), domains),
+                 "sharpening_curves": figures_confidence.sharpening_curves(zero_shot, domains),
+                 "divergence_curves": figures_confidence.divergence_curves(zero_shot, domains)}
+    if len(parts):
+        found |= {"class_losses": figures_confidence.class_losses(parts, domains),
+                  "context_losses": figures_confidence.context_losses(parts, domains)}
+    if len(reliability):
+        found["reliability_diagrams"] = figures_confidence.reliability_diagrams(reliability, domains)
+    return found
 
 
 def home(study: StudyTables, prompt: str) -> str:
