@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Sequence
 
-from nanogpt import attribution_study, figures, figures_attribution, study
+from nanogpt import attribution_study, figures_attribution, study
 from nanogpt.attribution import summarize
 from nanogpt.attribution_study import Reading
 from nanogpt.config import Config
@@ -63,8 +63,8 @@ def log_reading(run: Run, reading: Reading) -> None:
 def draw(run: Run, tables: Tables, drawn: Iterable[str]) -> None:
     attribution, tops = attribution_study.by_first_method(tables.frame("attribution")), tables.frame("top_characters")
     for number, prompt in enumerate(drawn):
-        run.figure(figures.attribution_map(attribution, prompt), f"attribution_{number:02d}")
-        run.figure(figures.top_character_map(tops, prompt), f"entropy_{number:02d}")
+        run.figure(figures_attribution.attribution_map(attribution, prompt), f"attribution_{number:02d}")
+        run.figure(figures_attribution.top_character_map(tops, prompt), f"entropy_{number:02d}")
     run.figure(figures_attribution.attribution_curves(tables.frame("attribution_summary")), "attribution_curves")
     run.figure(figures_attribution.faithfulness_bars(tables.frame("faithfulness")), "faithfulness")
     run.figure(figures_attribution.deletion_curves(tables.frame("deletion_curves")), "deletion_curves")

@@ -10,8 +10,7 @@ from mlflow.entities import Run as StoredRun
 from mlflow.exceptions import MlflowException
 
 from nanogpt.findings import TABLES, StudyTables
-from nanogpt.registry import run_config
-from nanogpt.tracking import Run
+from nanogpt.tracking import Run, run_config
 
 LATEST = "latest"
 

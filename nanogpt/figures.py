@@ -19,7 +19,7 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize, PowerNorm
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from PIL import Image
@@ -185,55 +185,6 @@ def transfer_summary(transfers: pd.DataFrame, /, domains: Sequence[str] = ()) ->
     return figure
 
 
-def attribution_map(attribution: pd.DataFrame, prompt: str) -> Figure:
-    """How much each character counts for what follows `prompt`; beside each step, what was predicted."""
-    return _prompt_figure(looks.last_predictions(attribution, prompt), "share", "share of the gradient norm", prompt)
-
-
-def top_character_map(top: pd.DataFrame, prompt: str) -> Figure:
-    """Entropy after each character of `prompt`; in the cell the likeliest next one, bold where it does follow."""
-    rows = top.query("prompt == @prompt and rank == 1") if len(top) else top
-    return _prompt_figure(rows.assign(end=rows.get("step")), "entropy_nats", "entropy, nats", prompt)
-
-
-def attribution_triangle(attribution: pd.DataFrame, prompt: str, step: int) -> Figure:
-    """At one step, how much each character (column) counts for the prediction of each later one (row), by domain."""
-    found = attribution.query("prompt == @prompt and step == @step") if len(attribution) else attribution
-    if found.empty:
-        return no_data()
-    groups, norm = looks.groups_of(found, "domain", found["domain"].unique()), PowerNorm(0.5, 0, 1)
-    size, columns = max(2.6, 0.115 * len(prompt) + 1), min(3, len(groups))
-    figure, panels = _panels(-(-len(groups) // columns), columns, (size, size + 0.2), count=len(groups))
-    for axes, (domain, rows) in zip(panels, groups.items(), strict=True):
-        _heat(axes, looks.pivot(rows, "target_position", "position", "share"), norm, "Blues")
-        _letters(axes.set_xticks, prompt)
-        _letters(axes.set_yticks, [*rows.drop_duplicates("target_position").sort_values("target_position")["target"]])
-        _name(axes, f"{domain}, step {step:,}", "character that was read", "character that was predicted")
-    _color_bar(figure, panels, norm, "Blues", "share of the gradient norm")
-    return figure
-
-
-@_or_no_data
-def _prompt_figure(rows: pd.DataFrame, value: str, label: str, prompt: str) -> Figure:
-    """A panel for each `source`: steps down, characters of the prompt across, `value` as colour, one scale."""
-    groups, norm = looks.groups_of(rows, "source", dict.fromkeys(rows["source"])), Normalize(0, rows[value].max())
-    height = 0.21 * rows["step"].nunique() + 0.7
-    figure, panels = _panels(len(groups), 1, (max(5.0, 0.185 * len(prompt) + 1.8), height))
-    for axes, (source, part) in zip(panels, groups.items(), strict=True):
-        table = looks.pivot(part, "step", "position", value)
-        _heat(axes, table, norm, "Blues")
-        axes.set_yticks(range(len(table)), part.groupby("step")["end"].first(), parse_math=False)
-        _letters(axes.set_xticks, prompt)
-        _name(axes, source, "", "step")
-        if "candidate" in part:
-            heights = {step: height for height, step in enumerate(table.index)}
-            for cell in part.to_dict("records"):
-                _write(axes, (cell["position"], heights[cell["step"]]), visible(cell["candidate"]), norm(cell[value]),
-                       bold=cell["candidate"] == cell["target"])
-    _color_bar(figure, panels, norm, "Blues", label)
-    return figure
-
-
 def _panels(rows: int, columns: int, size: tuple[float, float], count: int = 0, sharey: Any = False) -> Panels:
     """`count` panels (0: all) of `size` inches in a grid, with what all pictures share."""
     figure = Figure(figsize=(max(4.5, columns * size[0]), rows * size[1] + 0.4), layout="constrained")
@@ -296,10 +247,6 @@ def _heat(axes: Axes, table: pd.DataFrame, norm: Normalize, colors: str) -> None
 def _write(axes: Axes, at: tuple[float, float], text: str, level: float, *, bold: bool) -> None:
     axes.text(*at, text, ha="center", va="center", fontsize=SMALL, fontweight="bold" if bold else "normal",
               color="white" if level > DARK else "black", parse_math=False, in_layout=False)
-
-
-def _letters(set_ticks: Any, text: Sequence[str]) -> None:
-    set_ticks(range(len(text)), [visible(character) for character in text], parse_math=False, fontsize=SMALL)
 
 
 def _color_bar(figure: Figure, panels: list[Axes], norm: Normalize, colors: str, label: str) -> None:

@@ -1,18 +1,31 @@
-"""What models look at over training, and what the maps that say so are worth: tidy rows in, `Figure` out."""
+"""Maps of prompts, what models look at over training, and what the maps are worth: tidy rows in, `Figure` out."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.colors import Normalize
+from matplotlib.colors import Normalize, PowerNorm
 from matplotlib.figure import Figure
 
 from nanogpt import looks
 from nanogpt.attribution import BASELINES, METHODS
-from nanogpt.figures import _color_bar, _heat, _legend, _line, _name, _or_no_data, _panels, _step_axis, _write
-from nanogpt.looks import Look
+from nanogpt.figures import (
+    SMALL,
+    _color_bar,
+    _heat,
+    _legend,
+    _line,
+    _name,
+    _or_no_data,
+    _panels,
+    _step_axis,
+    _write,
+    no_data,
+)
+from nanogpt.looks import Look, visible
 
 MEASURES = {"mean_distance_characters": "effective context, characters", "entropy_nats": "entropy of the shares, nats",
             "same_word_share": "share on the same word", "previous_word_share": "share on the word before",
@@ -108,3 +121,56 @@ def agreement_matrix(agreement: pd.DataFrame) -> Figure:
 def last_steps(frame: pd.DataFrame) -> pd.DataFrame:
     """The rows of each domain's last checkpoint."""
     return frame[frame["step"] == frame.groupby("domain")["step"].transform("max")]
+
+
+def attribution_map(attribution: pd.DataFrame, prompt: str) -> Figure:
+    """How much each character counts for what follows `prompt`; beside each step, what was predicted."""
+    return _prompt_figure(looks.last_predictions(attribution, prompt), "share", "share of the gradient norm", prompt)
+
+
+def top_character_map(top: pd.DataFrame, prompt: str) -> Figure:
+    """Entropy after each character of `prompt`; in the cell the likeliest next one, bold where it does follow."""
+    rows = top.query("prompt == @prompt and rank == 1") if len(top) else top
+    return _prompt_figure(rows.assign(end=rows.get("step")), "entropy_nats", "entropy, nats", prompt)
+
+
+def attribution_triangle(attribution: pd.DataFrame, prompt: str, step: int) -> Figure:
+    """At one step, how much each character (column) counts for the prediction of each later one (row), by domain."""
+    found = attribution.query("prompt == @prompt and step == @step") if len(attribution) else attribution
+    if found.empty:
+        return no_data()
+    groups, norm = looks.groups_of(found, "domain", found["domain"].unique()), PowerNorm(0.5, 0, 1)
+    size, columns = max(2.6, 0.115 * len(prompt) + 1), min(3, len(groups))
+    figure, panels = _panels(-(-len(groups) // columns), columns, (size, size + 0.2), count=len(groups))
+    for axes, (domain, rows) in zip(panels, groups.items(), strict=True):
+        _heat(axes, looks.pivot(rows, "target_position", "position", "share"), norm, "Blues")
+        _letters(axes.set_xticks, prompt)
+        _letters(axes.set_yticks, [*rows.drop_duplicates("target_position").sort_values("target_position")["target"]])
+        _name(axes, f"{domain}, step {step:,}", "character that was read", "character that was predicted")
+    _color_bar(figure, panels, norm, "Blues", "share of the gradient norm")
+    return figure
+
+
+@_or_no_data
+def _prompt_figure(rows: pd.DataFrame, value: str, label: str, prompt: str) -> Figure:
+    """A panel for each `source`: steps down, characters of the prompt across, `value` as colour, one scale."""
+    groups, norm = looks.groups_of(rows, "source", dict.fromkeys(rows["source"])), Normalize(0, rows[value].max())
+    height = 0.21 * rows["step"].nunique() + 0.7
+    figure, panels = _panels(len(groups), 1, (max(5.0, 0.185 * len(prompt) + 1.8), height))
+    for axes, (source, part) in zip(panels, groups.items(), strict=True):
+        table = looks.pivot(part, "step", "position", value)
+        _heat(axes, table, norm, "Blues")
+        axes.set_yticks(range(len(table)), part.groupby("step")["end"].first(), parse_math=False)
+        _letters(axes.set_xticks, prompt)
+        _name(axes, source, "", "step")
+        if "candidate" in part:
+            heights = {step: height for height, step in enumerate(table.index)}
+            for cell in part.to_dict("records"):
+                _write(axes, (cell["position"], heights[cell["step"]]), visible(cell["candidate"]), norm(cell[value]),
+                       bold=cell["candidate"] == cell["target"])
+    _color_bar(figure, panels, norm, "Blues", label)
+    return figure
+
+
+def _letters(set_ticks: Any, text: Sequence[str]) -> None:
+    set_ticks(range(len(text)), [visible(character) for character in text], parse_math=False, fontsize=SMALL)

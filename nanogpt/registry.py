@@ -17,7 +17,7 @@ from mlflow.exceptions import MlflowException
 from nanogpt import serving
 from nanogpt.bundle import write_bundle
 from nanogpt.checkpoint import Checkpoint, load_checkpoint
-from nanogpt.config import STAGE_SHARES, Config, config_of
+from nanogpt.config import STAGE_SHARES
 from nanogpt.exchange import load_safetensors
 from nanogpt.tracking import scratch_folder
 
@@ -180,14 +180,6 @@ def tree(found: Sequence[Version]) -> str:
 
     return "\n".join(line for name, group in groupby(roots, key=lambda version: version.name)
                      for line in (name, *draw(list(group), "", named=False)))
-
-
-def run_config(run_id: str) -> Config:
-    """The configuration of a run, from its `config.json`. ValueError where it has none."""
-    try:
-        return config_of(mlflow.artifacts.load_dict(f"runs:/{run_id}/config.json"))
-    except (MlflowException, OSError) as error:
-        raise ValueError(f"run must have a config.json, got {run_id!r}") from error
 
 
 def known_models() -> str:

@@ -132,13 +132,14 @@ def prompt_figures(study: StudyTables) -> dict[str, Figure]:
     found = {}
     for number, prompt in enumerate(shown_prompts(study), start=1):
         if prompt in set(attribution.get("prompt", ())):
-            found[f"attribution_{number}"] = figures.attribution_map(attribution, prompt)
+            found[f"attribution_{number}"] = figures_attribution.attribution_map(attribution, prompt)
         if prompt in set(tops.get("prompt", ())):
-            found[f"top_{number}"] = figures.top_character_map(tops, prompt)
+            found[f"top_{number}"] = figures_attribution.top_character_map(tops, prompt)
             if number == 1:
                 found["candidates_1"] = figures_confidence.candidates(tops, prompt, home(study, prompt), study.domains)
         if number == 1 and len(attribution):
-            found["triangle_1"] = figures.attribution_triangle(attribution, prompt, int(attribution["step"].max()))
+            last = int(attribution["step"].max())
+            found["triangle_1"] = figures_attribution.attribution_triangle(attribution, prompt, last)
     return found
 
 

@@ -135,9 +135,10 @@ class Run:
 
     def keep_state(self, state: TrainingState) -> None:
         """Keep what a training needs to go on. Only then is an earlier state removed: a kill may come at any moment."""
-        earlier = self.states()
-        self.file(save_state(state, scratch_path(f"step_{state.step:06d}.pt")), STATES)
-        self.delete(*earlier)
+        local = save_state(state, scratch_path(f"step_{state.step:06d}.pt"))
+        self.file(local, STATES)
+        local.unlink()
+        self.delete(*(path for path in self.states() if not path.endswith(local.name)))
 
     def kept_state(self) -> TrainingState | None:
         """The last whole state with which the training of this run was stopped; None where none was kept."""
@@ -252,11 +253,17 @@ def open_run(name: str, config: Config | None = None, resume: str = "", **tags: 
         yield run
 
 
+def run_config(run_id: str) -> Config:
+    """The configuration of a run, from its `config.json`. ValueError where it has none."""
+    try:
+        return config_of(mlflow.artifacts.load_dict(f"runs:/{run_id}/config.json"))
+    except (MlflowException, OSError) as error:
+        raise ValueError(f"run must have a config.json, got {run_id!r}") from error
+
+
 def earlier_run(run_id: str) -> tuple[Config, str]:
     """The configuration and the domain of a training's run. ValueError where there is no such run."""
     try:
-        run = mlflow.get_run(run_id)
-        stored = mlflow.artifacts.load_dict(f"{run.info.artifact_uri}/config.json")
-        return config_of(stored), run.data.tags["domain"]
-    except (MlflowException, OSError, KeyError) as error:
+        return run_config(run_id), mlflow.get_run(run_id).data.tags["domain"]
+    except (ValueError, MlflowException, KeyError) as error:
         raise ValueError(f"resume must be the id of a run of the entry point train, got {run_id!r}") from error

@@ -16,6 +16,7 @@ from nanogpt.domains import DomainText
 from nanogpt.evaluation import evaluate
 from nanogpt.inputs import corpora_for, read_texts
 from nanogpt.registry import Version
+from nanogpt.tracking import run_config
 
 SCORED_ON = "scored_on"
 """The tag that says which validation text a version's score was read from: `math[:4096]`, or `math[:]` for all."""
@@ -87,7 +88,7 @@ def faults(version: Version, device: str) -> Iterator[str]:
         yield from different(version.tags, {"sha256": checkpoint.sha256, "step": str(checkpoint.step),
                                             "domain": checkpoint.domain,
                                             "vocabulary_sha256": checkpoint.vocabulary.sha256})
-        config = replace(registry.run_config(version.run_id), device=device)
+        config = replace(run_config(version.run_id), device=device)
         found = rescore(checkpoint, validation_split(version, checkpoint, config), config)
     except (ValueError, KeyError) as error:
         yield f"cannot be scored: {error}"

@@ -15,7 +15,7 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
-from nanogpt import figures, figures_transfer, looks
+from nanogpt import figures, figures_attribution, figures_transfer, looks
 from nanogpt.transfer_tables import cell_measures, run_measures, stage_comparisons, view_means
 
 DOMAINS = ("shakespeare", "wikipedia", "math")
@@ -124,9 +124,9 @@ def every_figure(tables: Tables) -> dict[str, Figure]:
         "transfer_summary": figures.transfer_summary(view_means(tables["transfers"])),
         **figures_transfer.grid_figures(tables),
         "tuning_history": figures.tuning_history(tables["trials"]),
-        "attribution_map": figures.attribution_map(tables["attribution"], prompt),
-        "attribution_triangle": figures.attribution_triangle(tables["attribution"], prompt, last),
-        "top_character_map": figures.top_character_map(tables["top_characters"], prompt)}
+        "attribution_map": figures_attribution.attribution_map(tables["attribution"], prompt),
+        "attribution_triangle": figures_attribution.attribution_triangle(tables["attribution"], prompt, last),
+        "top_character_map": figures_attribution.top_character_map(tables["top_characters"], prompt)}
 
 
 def words(figure: Figure) -> str:
@@ -151,7 +151,7 @@ def test_empty_frames_give_a_figure_that_says_so() -> None:
 
 
 def test_unknown_prompt_has_no_data() -> None:
-    assert words(figures.attribution_map(tables_of()["attribution"], "never asked")) == "no data"
+    assert words(figures_attribution.attribution_map(tables_of()["attribution"], "never asked")) == "no data"
 
 
 def test_colors_are_steady_and_distinct() -> None:
@@ -182,7 +182,7 @@ def test_a_stage_that_a_user_named_is_drawn_too(stage: str) -> None:
 
 
 def test_prompts_are_shown_letter_by_letter_and_never_read_as_formulas() -> None:
-    figure = figures.attribution_map(tables_of()["attribution"], PROMPTS["wikipedia"])
+    figure = figures_attribution.attribution_map(tables_of()["attribution"], PROMPTS["wikipedia"])
     text = words(figure).splitlines()
     assert {"␣", "⇥", "$"} <= set(text)
     labels = figure.axes[0].get_xticklabels()
@@ -192,7 +192,7 @@ def test_prompts_are_shown_letter_by_letter_and_never_read_as_formulas() -> None
 
 def test_attribution_map_shows_the_shares_of_the_last_prediction() -> None:
     rows, prompt = tables_of()["attribution"], PROMPTS["math"]
-    image = np.asarray(figures.attribution_map(rows, prompt).axes[0].images[0].get_array())
+    image = np.asarray(figures_attribution.attribution_map(rows, prompt).axes[0].images[0].get_array())
     assert image.shape == (len(STEPS), len(prompt))
     np.testing.assert_allclose(image.sum(axis=1), 1)
 

@@ -286,6 +286,19 @@ def test_a_users_text_extends_the_vocabulary(client: MlflowClient, tmp_path: Pat
                                                                                         "embedding.weight"))
 
 
+def test_a_state_cut_off_in_the_middle_is_passed_over_and_then_replaced(client: MlflowClient) -> None:
+    config = make_config("smoke", max_steps=4, log_every=1)
+    states = [record.state() for record in training.train(study_corpora(config)["math"], config)]
+    with tracking.open_run("states") as run:
+        run.keep_state(states[1])
+        folder = Path(run.artifact(tracking.STATES))
+        (folder / "step_000002.pt").write_bytes(b"half")
+        assert (kept := run.kept_state()) and kept.step == 1
+        run.keep_state(states[2])
+        assert (kept := run.kept_state()) and kept.step == 2
+        assert run.states() == ["states/step_000002.pt"]
+
+
 def test_analyze_reads_the_users_prompts(client: MlflowClient, tmp_path: Path) -> None:
     (tmp_path / "prompts.txt").write_text("To be or not\nLet x be ☃\n")
     models = "models:/nanogpt-shakespeare@early,models:/nanogpt-shakespeare@late"
