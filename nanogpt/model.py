@@ -160,12 +160,8 @@ class Block(nn.Module):
     def mlp(self, x_BTC: Tensor, before_B1C: Tensor) -> Tensor:
         return self.down(F.relu(self.up(shift(x_BTC, before_B1C, self.shift))).square())
 
-    def forward(self, x_BTC: Tensor, cos: Tensor, sin: Tensor, first: int = 0) -> Tensor:
-        """(B, T - first, C): what later blocks or the head need from the positions `first` on."""
+    def forward(self, x_BTC: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         x_BTC = x_BTC + self.dropout(self.attention(norm(x_BTC), cos, sin))
-        if first:
-            read_BTC = norm(x_BTC[:, first - 1:])
-            return x_BTC[:, first:] + self.dropout(self.mlp(read_BTC[:, 1:], read_BTC[:, :1]))
         return x_BTC + self.dropout(self.mlp(norm(x_BTC), torch.zeros_like(x_BTC[:, :1])))
 
     def step(self, x_BTC: Tensor, places: Places, cache: LayerCache) -> Tensor:
@@ -217,17 +213,21 @@ class GPT(nn.Module):
         """(B, T, C). The residual stream starts as the normalised embedding."""
         return self.dropout(norm(in_autocast_type(self.embedding(ids_BT))))
 
-    def run_blocks(self, x_BTC: Tensor, start: int = 0, stop: int | None = None, first: int = 0) -> Tensor:
-        """The stream (B, T, C) after the blocks `start` to `stop`, at the positions from `first` on.
+    def run_blocks(self, x_BTC: Tensor, start: int = 0, stop: int | None = None) -> Tensor:
+        """The stream (B, T, C) after the blocks `start` to `stop`.
 
         All blocks: everything between the embedding and the head. ValueError where T > block_size.
         """
-        length, blocks = x_BTC.size(1), list(self.blocks)[start:stop]
-        require(length <= len(self.cos), f"text must have at most block_size = {len(self.cos)} characters", length)
-        cos, sin = self.cos[:length, None].to(x_BTC.dtype), self.sin[:length, None].to(x_BTC.dtype)
-        for block in blocks[:-1]:
+        cos, sin = self.rotary(x_BTC)
+        for block in self.blocks[start:stop]:
             x_BTC = block(x_BTC, cos, sin)
-        return blocks[-1](x_BTC, cos, sin, first) if blocks else x_BTC[:, first:]
+        return x_BTC
+
+    def rotary(self, x_BTC: Tensor) -> tuple[Tensor, Tensor]:
+        """The turns of the positions of a stream, (T, 1, D) each. ValueError where T > block_size."""
+        length = x_BTC.size(1)
+        require(length <= len(self.cos), f"text must have at most block_size = {len(self.cos)} characters", length)
+        return self.cos[:length, None].to(x_BTC.dtype), self.sin[:length, None].to(x_BTC.dtype)
 
     def unembed(self, x_BTC: Tensor) -> Tensor:
         """Logits (B, T, V)."""

@@ -9,17 +9,15 @@ V characters.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from nanogpt.backward import gradients_by_target
 from nanogpt.config import AttributionConfig, require
 from nanogpt.model import GPT
-
-TARGETS_PER_PASS = 8
-"""Targets that share one forward pass over what stands before the last of them: memory grows with it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,14 +30,13 @@ class Query:
     of: str = "logit"                  # one of config.ATTRIBUTE_OF
     foils_PT: Tensor | None = None     # for contrastive explanations (Yin & Neubig 2022, arXiv:2202.10419)
 
-    def values(self, logits_PKV: Tensor, first: int = 0) -> Tensor:
-        """Logit, log-probability or loss (nats) of the targets from position `first` on, less their foils': (P, K)."""
-        positions = slice(first, first + logits_PKV.size(1))
-        scored_PKV = logits_PKV if self.of == "logit" else logits_PKV.log_softmax(-1)
-        found_PK = scored_PKV.gather(-1, self.targets_PT[:, positions, None]).squeeze(-1)
+    def values(self, logits_PTV: Tensor) -> Tensor:
+        """Logit, log-probability or loss (nats) of the targets, less their foils': (P, T)."""
+        scored_PTV = logits_PTV if self.of == "logit" else logits_PTV.log_softmax(-1)
+        found_PT = scored_PTV.gather(-1, self.targets_PT[..., None]).squeeze(-1)
         if self.foils_PT is not None:
-            found_PK = found_PK - scored_PKV.gather(-1, self.foils_PT[:, positions, None]).squeeze(-1)
-        return -found_PK if self.of == "loss" else found_PK
+            found_PT = found_PT - scored_PTV.gather(-1, self.foils_PT[..., None]).squeeze(-1)
+        return -found_PT if self.of == "loss" else found_PT
 
     def head(self, length: int) -> Query:
         """The same of the first `length` positions."""
@@ -47,25 +44,10 @@ class Query:
         return replace(self, ids_PT=self.ids_PT[:, :length], targets_PT=self.targets_PT[:, :length], foils_PT=foils_PT)
 
 
-def target_gradients(model: GPT, x_PTC: Tensor, query: Query, block: int = 0) -> Iterator[tuple[int, Tensor]]:
-    """(first, gradients (K, P, S, C)): ∂ value of target first + k / ∂ stream before `block`, S = first + K.
-
-    What stands after a pass's last target is not computed, and the last MLP reads the targets alone. Parameters
-    collect no gradient.
-    """
-    length = x_PTC.size(1)
-    for first in range(0, length, TARGETS_PER_PASS):
-        x_PSC = x_PTC[:, :first + TARGETS_PER_PASS].detach().requires_grad_()
-        logits_PKV = model.unembed(model.run_blocks(x_PSC, block, first=first))
-        values_K = query.values(logits_PKV, first).sum(0).unbind()
-        yield first, torch.stack([torch.autograd.grad(value, x_PSC, retain_graph=value is not values_K[-1])[0]
-                                  for value in values_K])
-
-
 def triangle(model: GPT, x_PTC: Tensor, query: Query, score: Callable[[Tensor], Tensor], block: int = 0) -> Tensor:
     """(P, T, S): `score` of the gradients of every target, (K, P, S, C) to (K, P, S); 0 after a target."""
     scores_PTS = x_PTC.new_zeros(*x_PTC.shape[:2], x_PTC.size(1))
-    for first, gradients_KPSC in target_gradients(model, x_PTC, query, block):
+    for first, gradients_KPSC in gradients_by_target(model, x_PTC, query.values, block):
         count, _, length, _ = gradients_KPSC.shape
         scores_PTS[:, first:first + count, :length] = score(gradients_KPSC).transpose(0, 1)
     return scores_PTS.tril()

@@ -18,7 +18,7 @@ LAYERS = (     # a module imports only from the lines above its own
     "cleaning_math schedule metrics calibration model optimizer",
     "domains",
     "corpus",
-    "checkpoint engine ngram breakdown",
+    "checkpoint engine ngram breakdown backward",
     "training evaluation generation saliency baselines",
     "batched",
     "transfer transfer_measures perturbation statistics writing domain_classifier",

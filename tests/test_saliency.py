@@ -10,13 +10,13 @@ import torch
 from captum.attr import InputXGradient, IntegratedGradients, LayerGradCam, Saliency
 from torch import Tensor, nn
 
-from nanogpt import saliency
+from nanogpt import backward
 from nanogpt.attribution import make_query as attribution_query
+from nanogpt.backward import MOST_TARGETS, gradients_by_target
 from nanogpt.checkpoint import Checkpoint
 from nanogpt.config import AttributionConfig
 from nanogpt.model import GPT
 from nanogpt.saliency import (
-    TARGETS_PER_PASS,
     Query,
     completeness_gap,
     gauss_legendre,
@@ -25,7 +25,6 @@ from nanogpt.saliency import (
     gradient_times_input,
     integrated_gradients,
     smoothgrad,
-    target_gradients,
 )
 
 CONFIG = AttributionConfig(integration_points=50)
@@ -68,7 +67,7 @@ def test_gradients_are_captums(noisy_model: GPT) -> None:
     torch.testing.assert_close(gradient_norm(noisy_model, query, CONFIG), norms, **CLOSE)
     products = by_prefix(noisy_model, query, lambda x, y: InputXGradient(after).attribute(x, y).sum(-1))
     torch.testing.assert_close(gradient_times_input(noisy_model, query, CONFIG), products, **CLOSE)
-    assert LENGTH > TARGETS_PER_PASS and float(products.detach().abs().amax()) > 1e-2
+    assert LENGTH > MOST_TARGETS and float(products.detach().abs().amax()) > 1e-2
 
 
 def test_integrated_gradients_are_captums(noisy_model: GPT) -> None:
@@ -122,8 +121,8 @@ def test_a_gradient_is_the_slope_of_what_is_asked(of: str, noisy_model: GPT) -> 
             changed[:, s] += shift
             return query.values(noisy_model.unembed(noisy_model.run_blocks(changed)))[:, t]
         slopes_PC = torch.stack([(value(step * e) - value(-step * e)) / (2 * step) for e in torch.eye(16).double()], -1)
-    found = torch.cat([gradients.transpose(0, 1)[:, :, s] for first, gradients in target_gradients(
-        noisy_model, x_PTC, query) if first <= t < first + len(gradients)], 1)[:, t - 8]
+    found = torch.cat([gradients.transpose(0, 1)[:, :, s] for first, gradients in gradients_by_target(
+        noisy_model, x_PTC, query.values) if first <= t < first + len(gradients)], 1)[:, t - 8]
     torch.testing.assert_close(found, slopes_PC, rtol=1e-5, atol=1e-7)
 
 
@@ -141,7 +140,7 @@ def test_values_of_a_contrast_are_differences_and_their_softmax_cancels(noisy_mo
 def test_later_positions_count_exactly_nothing_and_earlier_ones_something(noisy_model: GPT) -> None:
     query = make_query(noisy_model)
     lower = torch.ones(LENGTH, LENGTH, dtype=torch.bool).tril()
-    for first, gradients_KPSC in target_gradients(noisy_model, noisy_model.embed(query.ids_PT), query):
+    for first, gradients_KPSC in gradients_by_target(noisy_model, noisy_model.embed(query.ids_PT), query.values):
         for k, gradients_PSC in enumerate(gradients_KPSC):
             assert not gradients_PSC[:, first + k + 1:].any() and bool(gradients_PSC[:, :first + k + 1].any(-1).all())
     scores_PTS = gradient_norm(noisy_model, query, CONFIG)
@@ -154,7 +153,7 @@ def test_expected_gradients_of_log_probabilities_are_zero(noisy_model: GPT) -> N
     p_PTV = noisy_model(query.ids_PT).detach().softmax(-1)
     for v in range(noisy_model.vocab_size):
         asked = replace(query, targets_PT=torch.full_like(query.targets_PT, v), of="log_probability")
-        for first, gradients in target_gradients(noisy_model, noisy_model.embed(query.ids_PT), asked):
+        for first, gradients in gradients_by_target(noisy_model, noisy_model.embed(query.ids_PT), asked.values):
             k, _, s, _ = gradients.shape
             total[first:first + k, :, :s] += gradients * p_PTV[:, first:first + k, v].T[..., None, None]
     assert float(total.abs().amax()) < 1e-9
@@ -163,7 +162,7 @@ def test_expected_gradients_of_log_probabilities_are_zero(noisy_model: GPT) -> N
 def test_targets_of_one_pass_are_targets_alone(noisy_model: GPT, monkeypatch: pytest.MonkeyPatch) -> None:
     query = make_query(noisy_model)
     together = gradient_norm(noisy_model, query, CONFIG)
-    monkeypatch.setattr(saliency, "TARGETS_PER_PASS", 1)
+    monkeypatch.setattr(backward, "MOST_TARGETS", 1)
     torch.testing.assert_close(gradient_norm(noisy_model, query, CONFIG), together, rtol=1e-9, atol=1e-12)
 
 
