@@ -136,11 +136,13 @@ def top_characters(model: GPT, checkpoint: Checkpoint, prompt: str, count: int) 
     """
     vocabulary = checkpoint.vocabulary
     prompt = prompt[-model.config.block_size:]
+    unknown = vocabulary.unknown_in(prompt)
     log_p_TV = model(vocabulary.encode(prompt)[None].to(model.head.weight.device))[0].float().log_softmax(-1).cpu()
     p_TV = log_p_TV.exp()
     entropy_T = -(p_TV * log_p_TV).sum(-1)
     top_p, top_ids = p_TV.topk(min(count, len(vocabulary)))
-    return [{"position": i, "character": prompt[i], "target": prompt[i + 1] if i + 1 < len(prompt) else None,
+    return [{"position": i, "character": prompt[i], "unknown": prompt[i] in unknown,
+             "target": prompt[i + 1] if i + 1 < len(prompt) else None,
              "entropy_nats": float(entropy_T[i]), "rank": rank + 1,
              "candidate": vocabulary.decode([int(top_ids[i, rank])]), "probability": float(top_p[i, rank])}
             for i in range(len(prompt)) for rank in range(top_p.size(1))]

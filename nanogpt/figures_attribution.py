@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.axis import Axis
 from matplotlib.colors import Normalize, PowerNorm
 from matplotlib.figure import Figure
 
@@ -123,9 +123,11 @@ def last_steps(frame: pd.DataFrame) -> pd.DataFrame:
     return frame[frame["step"] == frame.groupby("domain")["step"].transform("max")]
 
 
+@_or_no_data
 def attribution_map(attribution: pd.DataFrame, prompt: str) -> Figure:
     """How much each character counts for what follows `prompt`; beside each step, what was predicted."""
-    return _prompt_figure(looks.last_predictions(attribution, prompt), "share", "share of the gradient norm", prompt)
+    rows = looks.last_predictions(attribution, prompt)
+    return _prompt_figure(rows, "share", _share_of(rows), prompt)
 
 
 def top_character_map(top: pd.DataFrame, prompt: str) -> Figure:
@@ -144,10 +146,10 @@ def attribution_triangle(attribution: pd.DataFrame, prompt: str, step: int) -> F
     figure, panels = _panels(-(-len(groups) // columns), columns, (size, size + 0.2), count=len(groups))
     for axes, (domain, rows) in zip(panels, groups.items(), strict=True):
         _heat(axes, looks.pivot(rows, "target_position", "position", "share"), norm, "Blues")
-        _letters(axes.set_xticks, prompt)
-        _letters(axes.set_yticks, [*rows.drop_duplicates("target_position").sort_values("target_position")["target"]])
-        _name(axes, f"{domain}, step {step:,}", "character that was read", "character that was predicted")
-    _color_bar(figure, panels, norm, "Blues", "share of the gradient norm")
+        note = _letters(axes.xaxis, prompt, _unknown(rows))
+        _letters(axes.yaxis, [*rows.drop_duplicates("target_position").sort_values("target_position")["target"]])
+        _name(axes, f"{domain}, step {step:,}", f"character that was read{note}", "character that was predicted")
+    _color_bar(figure, panels, norm, "Blues", _share_of(found))
     return figure
 
 
@@ -161,8 +163,8 @@ def _prompt_figure(rows: pd.DataFrame, value: str, label: str, prompt: str) -> F
         table = looks.pivot(part, "step", "position", value)
         _heat(axes, table, norm, "Blues")
         axes.set_yticks(range(len(table)), part.groupby("step")["end"].first(), parse_math=False)
-        _letters(axes.set_xticks, prompt)
-        _name(axes, source, "", "step")
+        note = _letters(axes.xaxis, prompt, _unknown(part))
+        _name(axes, source, note, "step")
         if "candidate" in part:
             heights = {step: height for height, step in enumerate(table.index)}
             for cell in part.to_dict("records"):
@@ -172,5 +174,19 @@ def _prompt_figure(rows: pd.DataFrame, value: str, label: str, prompt: str) -> F
     return figure
 
 
-def _letters(set_ticks: Any, text: Sequence[str]) -> None:
-    set_ticks(range(len(text)), [visible(character) for character in text], parse_math=False, fontsize=SMALL)
+def _share_of(rows: pd.DataFrame) -> str:
+    return f"share of the {looks.listed([name.replace('_', ' ') for name in rows['method'].unique()])}"
+
+
+def _unknown(rows: pd.DataFrame) -> frozenset[str]:
+    """The characters that the model of these rows does not know."""
+    return frozenset(rows.loc[rows["unknown"].astype(bool), "character"])
+
+
+def _letters(axis: Axis, text: Sequence[str], unknown: frozenset[str] = frozenset()) -> str:
+    """A character at each tick, `unknown` ones in a box; what to say of that, or nothing."""
+    axis.set_ticks(range(len(text)), [visible(character) for character in text], parse_math=False, fontsize=SMALL)
+    for label, character in zip(axis.get_ticklabels(), text, strict=True):
+        if character in unknown:
+            label.set_bbox({"boxstyle": "square,pad=0.15", "facecolor": "none", "edgecolor": looks.OKABE_ITO[1]})
+    return " (boxed: unknown to the model)" if unknown.intersection(text) else ""

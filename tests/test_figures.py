@@ -22,6 +22,7 @@ DOMAINS = ("shakespeare", "wikipedia", "math")
 STEPS = {0: "", 50: "early", 100: "", 200: "mid", 400: "", 600: "late", 800: "final"}
 PROMPTS = {"shakespeare": "ROMEO:\nBut, soft! what light ", "wikipedia": "The population of\tthe $city$ was ",
            "math": "Let $f(x)$ be continuous for $x > 0"}
+UNKNOWN = "\t"
 Tables = dict[str, pd.DataFrame]
 
 
@@ -97,13 +98,14 @@ def prompt_tables(domains: tuple[str, ...], steps: dict[int, str]) -> Tables:
         followers = [*prompt[1:], None]
         for position, (character, target) in enumerate(zip(prompt, followers, strict=True)):
             entropy = 4.7 - (2 + 1.5 * generator.random()) * step / max(steps)
-            tops += [key | {"position": position, "character": character, "target": target, "entropy_nats": entropy,
-                            "rank": rank, "candidate": "e \nta"[(position + rank) % 5], "probability": 0.4 / rank}
+            tops += [key | {"position": position, "character": character, "unknown": character in UNKNOWN,
+                            "target": target, "entropy_nats": entropy, "rank": rank,
+                            "candidate": "e \nta"[(position + rank) % 5], "probability": 0.4 / rank}
                      for rank in range(1, 4)]
             share = generator.dirichlet(np.linspace(0.2, 3, position + 1))
             scores += [{"model": f"nanogpt-{source}", "domain": source, "step": step, "prompt": prompt,
                         "method": "gradient_norm", "target_position": position + 1, "target": target or "e",
-                        "probability": 0.31, "position": s, "unknown": False,
+                        "probability": 0.31, "position": s, "unknown": prompt[s] in UNKNOWN,
                         "character": prompt[s], "score": share[s] * 2, "share": share[s]} for s in range(position + 1)]
     return {"generations": pd.DataFrame(generations), "top_characters": pd.DataFrame(tops),
             "attribution": pd.DataFrame(scores)}
@@ -188,6 +190,18 @@ def test_prompts_are_shown_letter_by_letter_and_never_read_as_formulas() -> None
     labels = figure.axes[0].get_xticklabels()
     assert "".join(label.get_text() for label in labels) == figures.visible(PROMPTS["wikipedia"])
     assert not any(label.get_parse_math() for label in labels)
+
+
+def test_unknown_characters_are_boxed_and_the_others_are_not() -> None:
+    tables, prompt = tables_of(), PROMPTS["wikipedia"]
+    maps = (figures_attribution.attribution_map(tables["attribution"], prompt),
+            figures_attribution.top_character_map(tables["top_characters"], prompt),
+            figures_attribution.attribution_triangle(tables["attribution"], prompt, max(STEPS)))
+    for figure in maps:
+        boxed = [label.get_bbox_patch() is not None for label in figure.axes[0].get_xticklabels()]
+        assert boxed == [character in UNKNOWN for character in prompt] and any(boxed)
+        assert "boxed: unknown to the model" in words(figure)
+    assert "boxed" not in words(figures_attribution.attribution_map(tables["attribution"], PROMPTS["math"]))
 
 
 def test_attribution_map_shows_the_shares_of_the_last_prediction() -> None:
