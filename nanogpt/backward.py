@@ -18,9 +18,9 @@ from torch import Tensor
 
 from nanogpt.model import GPT, Block, RootMeanSquareNorm, rotate, shift
 
-POSITIONS_PER_PASS = 2048
+POSITIONS_PER_PASS = {"cpu": 2048, "cuda": 32_768}
 """Targets × texts × positions of a pass, about: memory grows with it, and on a CPU a pass stays in its cache."""
-MOST_TARGETS = 8
+MOST_TARGETS = {"cpu": 8, "cuda": 64}
 """Of one pass, which for each of them goes up to the last."""
 
 normalize = RootMeanSquareNorm.forward
@@ -135,7 +135,8 @@ def gradients_by_target(model: GPT, x_PTC: Tensor, value: Callable[[Tensor], Ten
     with torch.enable_grad():
         x_PTC = x_PTC.detach().requires_grad_()
         (own_PTC,) = torch.autograd.grad(value(model.unembed(x_PTC)).sum(), x_PTC)
-    count = min(MOST_TARGETS, max(1, POSITIONS_PER_PASS // own_PTC[..., 0].numel()))
+    kind = "cuda" if x_PTC.is_cuda else "cpu"
+    count = min(MOST_TARGETS[kind], max(1, POSITIONS_PER_PASS[kind] // own_PTC[..., 0].numel()))
     for first in range(0, length, count):
         stop = min(first + count, length)
         g_KPSC = own_PTC[:, first:stop].transpose(1, 2).diag_embed(dim1=0, dim2=2)

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -201,7 +202,7 @@ def environment(config: Config) -> dict[str, str]:
             "processor": processor(), "cores": str(os.cpu_count()),
             "memory": f"{psutil.virtual_memory().total / 2**30:.0f} GiB", "device": device,
             "threads": str(torch.get_num_threads()), "seed": str(config.seed), "git_commit": commit(),
-            **{name: version(name) for name in packages}}
+            **{name: version(name) for name in packages if find_spec(name)}}
 
 
 def processor() -> str:

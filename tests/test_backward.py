@@ -16,7 +16,7 @@ from tests.conftest import make_noisy_model
 @pytest.mark.parametrize(("texts", "length"), [(1, 1), (2, 2), (3, 9), (1, 12)])
 def test_it_is_autograds(layers: int, block: int, texts: int, length: int, targets_per_pass: int,
                          monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backward, "MOST_TARGETS", targets_per_pass)
+    monkeypatch.setitem(backward.MOST_TARGETS, "cpu", targets_per_pass)
     model = make_noisy_model(ModelConfig(n_layer=layers, n_head=2, n_embd=16, block_size=12, dropout=0.5), 11)
     generator = torch.Generator().manual_seed(3)
     x_PTC = torch.randn(texts, length, 16, generator=generator, dtype=torch.float64)
