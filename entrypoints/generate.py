@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import textwrap
+
 import click
 import pandas as pd
 
@@ -27,6 +29,7 @@ def generate(config: Config, model: str, prompt: str, temperature: float, top_k:
                     config.analysis.generate_characters, sampling=sampling, seeds=config.seed)
     with open_run(f"generate {source.checkpoint.title}", inputs.shaped(config, source), phase="generate") as run:
         run.table(pd.DataFrame([{"model": model, "prompt": prompt, "temperature": temperature, "text": text}]), "text")
+        run.describe(f"{model} at temperature {temperature:g}:\n\n" + textwrap.indent(prompt + text, "    "))
     click.echo(prompt + text)
 
 

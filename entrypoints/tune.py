@@ -20,7 +20,9 @@ def tune(config: Config, source: str, target: str) -> None:
     with open_run(f"tune {origin.checkpoint.title} → {corpus.name}", config, phase="tune") as run:
         (trials,) = transfer_phase.tune_cells([cell], config)
         transfer_phase.log_trials(run, trials, cell, config)
-    click.echo(f"best learning rate of {len(trials)} trials: {best_rate(trials):.6g}")
+        found = f"best learning rate of {len(trials)} trials: {best_rate(trials):.6g}"
+        run.describe(found)
+    click.echo(found)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from nanogpt import attribution_study, figures_attribution, study
 from nanogpt.attribution import summarize
 from nanogpt.attribution_study import Reading
 from nanogpt.config import Config
+from nanogpt.findings import attribution_findings
 from nanogpt.inputs import Source, Tables, log_tables, warn_of_unknown
 from nanogpt.tracking import Run, key, open_run
 
@@ -40,6 +41,8 @@ def analyze(sources: Sequence[Source], prompts: Sequence[tuple[str, str]], confi
         add_comparisons(mine, readings, prompts)
         log_tables(run, mine)
         draw(run, mine, drawn)
+        run.describe("\n\n".join([f"{len(sources)} models read {len(prompts)} prompts by {config.attribution.methods}.",
+                                  *attribution_findings(mine.frame("faithfulness"))]))
     tables.add_all(mine)
 
 

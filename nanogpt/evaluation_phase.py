@@ -13,6 +13,7 @@ from nanogpt.baselines import STRONGEST_COUNTS
 from nanogpt.comparison import comparisons, specialisation
 from nanogpt.config import Config
 from nanogpt.corpus import Corpus
+from nanogpt.findings_evaluation import ahead_findings, author_findings
 from nanogpt.inputs import Source, Tables, log_tables, read_prompts, warn_of_unknown
 from nanogpt.model import GPT
 from nanogpt.reading import Material, gather, readings
@@ -98,6 +99,7 @@ def compare(losses: Losses, material: Material, corpora: Mapping[str, Corpus], c
         run.metrics({key("baseline", row["target"], row["baseline"], "bits_per_byte"): row["bits_per_byte"]
                      for row in mine.rows["baselines"]})
         log_tables(run, mine)
+        run.describe("\n\n".join(ahead_findings(mine.frame("comparisons"))))
     tables.add_all(mine)
 
 
@@ -110,6 +112,7 @@ def compare_writing(sources: Sequence[Source], corpora: Mapping[str, Corpus], co
         mine.add("writing", writing_rows(tables.rows["generations"], scorers, corpora,
                                          config.analysis.generate_characters))
         log_tables(run, mine)
+        run.describe("\n\n".join(author_findings(mine.frame("writing"))))
     tables.add_all(mine)
 
 

@@ -55,7 +55,7 @@ def findings(study: StudyTables) -> list[str]:
         zero_shot = zero_shot[zero_shot["source"] != JOINT]
     found = _zero_shot_findings(zero_shot) if len(zero_shot) else ()
     return [*found, *evaluation_findings(zero_shot, study.table), *sentences(study.table("stage_comparisons")),
-            *_attribution_findings(study.table("faithfulness"))]
+            *attribution_findings(study.table("faithfulness"))]
 
 
 def _zero_shot_findings(zero_shot: pd.DataFrame) -> Iterator[str]:
@@ -98,7 +98,7 @@ def _best_models(last: pd.DataFrame, own: pd.DataFrame) -> Iterator[str]:
            "per byte.")
 
 
-def _attribution_findings(faithfulness: pd.DataFrame) -> Iterator[str]:
+def attribution_findings(faithfulness: pd.DataFrame) -> Iterator[str]:
     """Whether the maps of the last checkpoints say more than recency does."""
     if faithfulness.empty:
         return

@@ -15,8 +15,7 @@ LEVEL = 0.05
 
 def evaluation_findings(zero_shot: pd.DataFrame, table: Callable[[str], pd.DataFrame]) -> Iterator[str]:
     """Sentences from the zero-shot rows of the domains' own models and from what `table` gives by name."""
-    if len(comparisons := table("comparisons")):
-        yield from _ahead(comparisons)
+    yield from ahead_findings(table("comparisons"))
     if len(baselines := table("baselines")):
         yield from _below(zero_shot, baselines)
     if "temperature" in zero_shot:
@@ -25,16 +24,17 @@ def evaluation_findings(zero_shot: pd.DataFrame, table: Callable[[str], pd.DataF
         yield from _phases(zero_shot)
     if len(distances := table("distances")):
         yield from _distances(zero_shot, distances)
-    if len(writing := table("writing")):
-        yield from _authors(writing)
+    yield from author_findings(table("writing"))
     if len(leakage := table("leakage")):
         worst = leakage.nlargest(1, "shared_share").to_dict("records")[0]
         yield (f"No test text shares more than {worst['shared_share']:.2%} of its characters with a training text in "
                f"spans of 50 ({worst['test']} with {worst['training']}: {worst['shared_characters']:,} characters).")
 
 
-def _ahead(comparisons: pd.DataFrame) -> Iterator[str]:
+def ahead_findings(comparisons: pd.DataFrame) -> Iterator[str]:
     """The latest stage: each domain's own model against the nearest other one, an n-gram and the joint reference."""
+    if comparisons.empty:
+        return
     last = max(comparisons["stage"], key=lambda stage: list(STAGES).index(stage) if stage in STAGES else -1)
     rows = comparisons[comparisons["stage"] == last]
     kinds = rows["rival"].map({STRONGEST_COUNTS: f"a {STRONGEST_COUNTS}", JOINT: "the model of all domains"})
@@ -100,8 +100,10 @@ def _distances(zero_shot: pd.DataFrame, distances: pd.DataFrame) -> Iterator[str
                f"distance of the texts is {listed(found)}; so few pairs describe and do not prove.")
 
 
-def _authors(writing: pd.DataFrame) -> Iterator[str]:
+def author_findings(writing: pd.DataFrame) -> Iterator[str]:
     """Whether the last models write in their own domain or in that of a prompt from another one."""
+    if writing.empty:
+        return
     writing = writing[writing["source"] != JOINT]
     last = writing[writing["step"] == writing.groupby("source")["step"].transform("max")]
     abroad = last[last["prompt_domain"].isin(last["source"].unique()) & (last["prompt_domain"] != last["source"])]

@@ -24,6 +24,10 @@ log = logging.getLogger("nanogpt")
 COMPARED_STAGES = ("early", "final")
 """Of which all attribution methods are compared and tested: each costs as much as reading all checkpoints by one."""
 
+INTRODUCTION = ("Character-level GPTs of several domains: **[all runs]({page})** · **[curves of the trainings]"
+                "({page}&compareRunsMode=CHART&searchFilter=tags.phase%3D%22train%22)** (the + before a study's name "
+                "opens them) · the study's own run holds its findings and `report.html`")
+
 
 def study_domains(corpora: Mapping[str, Corpus], config: Config) -> str:
     """All phases over all domains in one run with nested runs; returns a short summary for people."""
@@ -31,6 +35,7 @@ def study_domains(corpora: Mapping[str, Corpus], config: Config) -> str:
     tables, phases = Tables(), Phases(len(trained) + 4)
     name = f"study {', '.join(corpora)} · {config.preset} · seed {config.seed}"
     with open_run(name, config, phase="study") as run:
+        run.introduce(INTRODUCTION.format(page=run.page[1:]))
         run.datasets(corpora, "study")
         tables.add("corpora", (corpus.row() for corpus in corpora.values()))
         sources: list[Source] = []

@@ -120,6 +120,12 @@ class Run:
         """The description at the head of the run's page: headings and lists, no tables."""
         self.tags({"mlflow.note.content": markdown})
 
+    def introduce(self, markdown: str) -> None:
+        """The description at the head of the experiment's pages, unless it has one."""
+        note, client = "mlflow.note.content", mlflow.MlflowClient()
+        if note not in client.get_experiment(self.experiment_id).tags:
+            client.set_experiment_tag(self.experiment_id, note, markdown)
+
     def tags(self, tags: Mapping[str, Any]) -> None:
         mlflow.MlflowClient().log_batch(self.id, tags=[RunTag(name, str(value)) for name, value in tags.items()])
 

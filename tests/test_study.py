@@ -208,6 +208,10 @@ def test_the_study_keeps_tables_figures_and_a_report(client: MlflowClient) -> No
     report = Path(mlflow.artifacts.download_artifacts(run_id=study.info.run_id, artifact_path="report.html"))
     assert all(name in report.read_text("utf-8") for name in DOMAINS)
     assert "Findings" in study.data.tags["mlflow.note.content"]
+    others = client.search_runs([study.info.experiment_id], max_results=500)
+    assert {run.data.tags["phase"] for run in others if not run.data.tags.get("mlflow.note.content")} == {"trial"}
+    introduction = client.get_experiment(study.info.experiment_id).tags["mlflow.note.content"]
+    assert f"(#/experiments/{study.info.experiment_id}/runs?workflowType=machine_learning)" in introduction
 
 
 def test_evaluate_scores_a_model_on_the_users_own_text(client: MlflowClient, tmp_path: Path) -> None:
