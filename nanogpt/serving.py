@@ -61,7 +61,8 @@ class ServedModel:
         `distribution`: at each position of the prompt the entropy (nats) of the next character and the likeliest
         ones, `top_k` of them or five. `attribution`: for each position of the prompt the character that follows
         (the likeliest one after the last), its probability, and the share of every character read so far. Both
-        read the last characters of a prompt, as many as the model's context holds.
+        read the last characters of a prompt, as many as the model's context holds, and name the prompt's `unknown`
+        characters, which the model reads as one and the same.
         """
         asked = DEFAULTS | dict(params or {})
         prompts = model_input.iloc[:, 0].tolist()
@@ -82,11 +83,12 @@ class ServedModel:
         require(all(prompts), "prompt must have at least one character", "")
         require(asked["top_k"] >= 0, "top_k must be >= 0", asked["top_k"])
         count = asked["top_k"] or LISTED_CHARACTERS
-        return [{"prompt": prompt, "positions": positions(top_characters(self.model, self.checkpoint, prompt, count))}
+        return [{"prompt": prompt, "unknown": self.checkpoint.vocabulary.unknown_in(prompt),
+                 "positions": positions(top_characters(self.model, self.checkpoint, prompt, count))}
                 for prompt in prompts]
 
     def attribution(self, prompts: list[str], asked: Mapping[str, Any]) -> list[dict[str, Any]]:
-        return [{"prompt": found.prompt, "targets": targets(found)}
+        return [{"prompt": found.prompt, "unknown": found.unknown, "targets": targets(found)}
                 for found in attribute(self.model, self.checkpoint, prompts)]
 
 

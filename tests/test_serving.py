@@ -52,6 +52,12 @@ def test_distribution_is_a_row_for_each_character(late: mlflow.pyfunc.PyFuncMode
     assert len(late.predict(["T"], params={"return": "distribution"})[0]["positions"][0]["top"]) == 5
 
 
+@pytest.mark.parametrize("wanted", ["distribution", "attribution"])
+def test_unknown_characters_of_a_prompt_are_named(wanted: str, late: mlflow.pyfunc.PyFuncModel) -> None:
+    answers = late.predict(["To ☃be", "To be"], params={"return": wanted})
+    assert [answer["unknown"] for answer in answers] == ["☃", ""]
+
+
 def test_attribution_shares_sum_to_one(late: mlflow.pyfunc.PyFuncModel, trained: Checkpoint) -> None:
     (answer,) = late.predict(["To be"], params={"return": "attribution"})
     (found,) = attribute(trained.build(), trained, ["To be"])
