@@ -15,13 +15,12 @@ from mlflow.entities import LoggedModelStatus
 from mlflow.exceptions import MlflowException
 
 from nanogpt import serving
-from nanogpt.bundle import write_bundle
+from nanogpt.bundle import Bundle, write_bundle
 from nanogpt.checkpoint import Checkpoint, load_checkpoint
 from nanogpt.config import STAGE_SHARES
 from nanogpt.exchange import load_safetensors
 from nanogpt.tracking import scratch_folder
 
-SERVING = "serving"
 PACKAGES = ("torch", "mlflow")    # pandas and numpy come with MLflow; each one named costs time at every checkpoint
 
 
@@ -33,17 +32,17 @@ def log_model(checkpoint: Checkpoint, path: Path, tags: Mapping[str, Any]) -> st
     """Log the checkpoint file at `path` as a model of the active run; returns the id of the logged model."""
     code = served_code()
     info = mlflow.pyfunc.log_model(
-        name=f"{checkpoint.domain}-{path.stem}", loader_module=f"{code.name}.{SERVING}", data_path=str(path),
-        code_paths=[str(code)], signature=serving.SIGNATURE, input_example=serving.EXAMPLE, step=checkpoint.step,
-        pip_requirements=[f"{package}=={installed(package)}" for package in PACKAGES],
+        name=f"{checkpoint.domain}-{path.stem}", loader_module=code.loader.stem, data_path=str(path),
+        code_paths=[str(file) for file in code], signature=serving.SIGNATURE, input_example=serving.EXAMPLE,
+        step=checkpoint.step, pip_requirements=[f"{package}=={installed(package)}" for package in PACKAGES],
         tags={name: str(value) for name, value in tags.items()})
     return str(info.model_id)
 
 
 @functools.cache
-def served_code() -> Path:
-    """The package that travels with every model, written once in a process."""
-    return write_bundle(SERVING, Path(scratch_folder()))
+def served_code() -> Bundle:
+    """The code that travels with every model, written once in a process."""
+    return write_bundle("serving", "_load_pyfunc", Path(scratch_folder()))
 
 
 def register(checkpoint: Checkpoint, model_id: str, run_id: str, tags: Mapping[str, Any]) -> str:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,6 +27,11 @@ from nanogpt.training import train
 
 torch.set_num_threads(1)  # two OpenMP threads wait for each other for seconds where another process keeps a core busy
 CHARACTERS = 40_000
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The file that takes longest comes first, so that no process waits for it at the end."""
+    items.sort(key=lambda item: item.path.name != "test_study.py")
 
 
 def domain_text(name: str, text: str) -> DomainText:
@@ -85,6 +92,22 @@ def elsewhere_environment(tracking_uri: str) -> dict[str, str]:
                  if not name.startswith("MLFLOW_") and name != "PYTHONPATH"}
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     return inherited | QUIET | {"MLFLOW_TRACKING_URI": tracking_uri, "PATH": path}
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+def wait_for_port(port: int, process: subprocess.Popen[bytes]) -> None:
+    for _ in range(1200):
+        assert process.poll() is None, "the server ended"
+        with socket.socket() as attempt:
+            if attempt.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.1)
+    raise TimeoutError(port)
 
 
 @pytest.fixture(scope="session")

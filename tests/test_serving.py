@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -16,7 +15,7 @@ from pathlib import Path
 import mlflow
 import pytest
 import torch
-from conftest import elsewhere_environment
+from conftest import elsewhere_environment, free_port
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, Schema
@@ -113,8 +112,8 @@ def test_two_versions_of_the_code_live_in_one_process(models: str, trained: Chec
     changed = sources["serving"].replace("prompt + text for prompt", "text.upper() for prompt")
     assert changed != sources["serving"]
     monkeypatch.setattr(bundle, "sources_behind", lambda module: sources | {"serving": changed})
-    package = bundle.write_bundle("serving", tmp_path)
-    monkeypatch.setattr(registry, "served_code", lambda: package)
+    code = bundle.write_bundle("serving", "_load_pyfunc", tmp_path)
+    monkeypatch.setattr(registry, "served_code", lambda: code)
     with mlflow.start_run():
         path = trained_file(trained, tmp_path)
         other = mlflow.pyfunc.load_model(f"models:/{registry.log_model(trained, path, {})}")
@@ -145,9 +144,7 @@ def test_it_loads_in_a_fresh_process_elsewhere_without_the_repository(model_stor
 @pytest.fixture(scope="module")
 def server(model_store: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of `mlflow models serve`, as the README says it."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", LATE, "--env-manager", "local", "-p", str(port)]
     folder = tmp_path_factory.mktemp("server")
     with (folder / "log").open("w") as log, subprocess.Popen(

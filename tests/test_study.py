@@ -6,10 +6,13 @@ import itertools
 import json
 import os
 import re
+import shutil
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import mlflow
@@ -17,6 +20,7 @@ import pandas as pd
 import pytest
 import torch
 from click.testing import CliRunner, Result
+from conftest import free_port, wait_for_port
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
@@ -38,10 +42,33 @@ ALIASES = {"early", "mid", "late", "final", "best"}
 QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "OMP_NUM_THREADS": "1"}
 
 
-def run_project(store: Path, entry_point: str, *parameters: str) -> subprocess.CompletedProcess[str]:
+@contextmanager
+def git_server(folder: Path) -> Iterator[str]:
+    """The address of this project as it stands, in a repository of its own that git serves."""
+    project, port = folder / "project.git", free_port()
+    tracked = subprocess.run(["git", "-C", ROOT, "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+                             check=True, capture_output=True).stdout
+    names = [name for name in tracked.decode().split("\0") if name and (ROOT / name).is_file()]
+    for name in names:
+        (project / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, project / name)
+    for command in (["init", "-q", "-b", "main"], ["add", "-f", "."],
+                    ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "as it stands"]):
+        subprocess.run(["git", "-C", project, *command], check=True)
+    daemon = ["git", "daemon", "--export-all", f"--base-path={folder}", "--listen=127.0.0.1", f"--port={port}"]
+    with subprocess.Popen(daemon, start_new_session=True, stderr=subprocess.DEVNULL) as process:
+        try:
+            wait_for_port(port, process)
+            yield f"git://127.0.0.1:{port}/project.git"
+        finally:
+            os.killpg(process.pid, signal.SIGTERM)
+
+
+def run_project(store: Path, entry_point: str, *parameters: str,
+                project: str = str(ROOT)) -> subprocess.CompletedProcess[str]:
     """`mlflow run` of this project, as the README says it, with its store in a folder of the test."""
     given = [word for parameter in parameters for word in ("-P", parameter)]
-    command = [sys.executable, "-m", "mlflow", "run", str(ROOT), "-e", entry_point, "--env-manager", "local",
+    command = [sys.executable, "-m", "mlflow", "run", project, "-e", entry_point, "--env-manager", "local",
                "--experiment-name", "domains", *given]
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
     environment = inherited | QUIET | {"MLFLOW_TRACKING_URI": f"sqlite:///{store}/mlflow.db",
@@ -51,11 +78,12 @@ def run_project(store: Path, entry_point: str, *parameters: str) -> subprocess.C
 
 @pytest.fixture(scope="session")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the store of a smoke study that `mlflow run` made."""
+    """A folder with the store of a smoke study that `mlflow run` of a git address made."""
     folder = tmp_path_factory.mktemp("store")
     created = MlflowClient(f"sqlite:///{folder}/mlflow.db")
     created.create_experiment("domains", artifact_location=str(folder / "mlruns"))
-    done = run_project(folder, "main", "preset=smoke", f"storage={folder}/optuna.journal")
+    with git_server(tmp_path_factory.mktemp("git")) as address:
+        done = run_project(folder, "main", "preset=smoke", f"storage={folder}/optuna.journal", project=address)
     assert done.returncode == 0, done.stderr[-3000:]
     (folder / "stdout").write_text(done.stdout)
     (folder / "stderr").write_text(done.stderr)
