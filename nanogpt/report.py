@@ -14,7 +14,7 @@ import pandas as pd
 from nanogpt import figures, figures_attribution, figures_confidence, figures_transfer
 from nanogpt.attribution_map import interactive_map
 from nanogpt.attribution_study import by_first_method
-from nanogpt.findings import TABLES, StudyTables, findings
+from nanogpt.findings import StudyTables, findings
 from nanogpt.looks import domain_colors, visible
 from nanogpt.transfer_tables import COMPARED, view_means, with_front
 
@@ -225,10 +225,16 @@ def render(study: StudyTables, drawn: Mapping[str, bytes] | None = None) -> str:
     template = pages.get_template("report.html")
     key, faithfulness = ("source", "stage", "step", "target"), study.table("faithfulness")
     runs = {run_id: {"name": name, "path": path} for name, (run_id, path) in study.links.items()}
+
+    def origins(*names: str) -> list[str]:
+        """The known runs that the rows of these tables come from."""
+        found = (run_id for name in names for run_id in study.table(name).get("run_id", ()))
+        return [run_id for run_id in dict.fromkeys(found) if run_id in runs]
+
     return template.render(
         study=study, pictures=pictures, captions=CAPTIONS, findings=findings(study), prompts=shown_prompts(study),
         colors=domain_colors(study.domains), written=written(study), visible=visible, runs=runs,
-        origins={name: list(dict.fromkeys(study.table(name).get("run_id", ()))) for name in TABLES},
+        origins=origins,
         maps=interactive_map(study.table("attribution")),
         grids={"corpora": grid(study.table("corpora")),
                "zero_shot": grid(final, (*key, "bits_per_byte", "bits_per_byte_low", "bits_per_byte_high",

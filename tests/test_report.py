@@ -74,6 +74,16 @@ def test_every_row_and_section_leads_to_its_run() -> None:
     assert "From 1 run<" in text
 
 
+def test_every_section_with_numbers_lists_its_runs() -> None:
+    tables = study().tables | {"method_agreement": pd.DataFrame({"domain": ["math"], "step": 0, "method": ["random"],
+                                                                 "other": ["recency"], "spearman": 0.0})}
+    named = {name: frame.assign(run_id="0a1b") for name, frame in tables.items()}
+    sections = report.render(dataclasses.replace(study(), tables=named)).split("<section ")
+    lists = {section.split('"')[1]: section.count("From 1 run<") for section in sections[1:]}
+    assert {name for name, count in lists.items() if count} >= {
+        "training", "zero-shot", "confidence", "transfer", "attribution", "generations"}
+
+
 def test_every_table_has_its_section_and_every_domain_its_place() -> None:
     for section in ("summary", "corpora", "training", "zero-shot", "confidence", "transfer", "attribution",
                     "generations", "environment"):
