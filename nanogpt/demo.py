@@ -61,7 +61,8 @@ def read(uri: str, text: str) -> dict[str, Any]:
     """
     checkpoint, model = opened(uri)
     (found,) = attribute(model, checkpoint, [text])
-    return {"text": found.prompt, "positions": positions(top_characters(model, checkpoint, text, LISTED)),
+    return {"text": found.prompt, "unknown": found.unknown,
+            "positions": positions(top_characters(model, checkpoint, text, LISTED)),
             "targets": targets(found)}
 
 

@@ -186,7 +186,10 @@ def sentences(comparisons: pd.DataFrame) -> Iterator[str]:
     if comparisons.empty:
         return
     last = comparisons[comparisons["later"] == comparisons["later"].iloc[-1]]
-    for view, rows in last.groupby("view", sort=False):
+    views = {view: rows.drop(columns="view").reset_index(drop=True) for view, rows in last.groupby("view", sort=False)}
+    if views.keys() == {"tuned", "fixed"} and views["tuned"].equals(views["fixed"]):
+        views = {"tuned (everywhere the fixed)": views["tuned"]}
+    for view, rows in views.items():
         row = rows.set_index("measure").to_dict("index")
         loss, change, steps = (row[name] for name in ("test_bits_per_byte", "change_bits_per_byte",
                                                       "steps_to_threshold"))

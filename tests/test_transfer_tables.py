@@ -81,10 +81,17 @@ def test_stages_are_paired_and_each_pair_of_domains_counts_once() -> None:
     ({("a", "b"): 0.5, ("b", "a"): -0.6, ("a", "c"): 0.1}, "allows no claim"),
     ({("a", "b"): 0.5}, "allows no claim")])
 def test_the_sentence_claims_what_the_interval_allows(gain: dict[tuple[str, str], float], said: str) -> None:
-    found = list(sentences(stage_comparisons(run_measures(*rows(gain)))))
+    runs = run_measures(*rows(gain))
+    runs.loc[(runs["view"] == "fixed") & (runs["stage"] == "late"), "test_bits_per_byte"] += 1e-3
+    found = list(sentences(stage_comparisons(runs)))
     assert [sentence.startswith(f"At the {view} learning rate") for sentence, view
             in zip(found, ("tuned", "fixed"), strict=True)] == [True, True]
     assert all(said in sentence for sentence in found)
+
+
+def test_equal_views_are_said_once() -> None:
+    (said,) = sentences(stage_comparisons(run_measures(*rows())))
+    assert said.startswith("At the tuned (everywhere the fixed) learning rate")
 
 
 def test_means_over_seeds() -> None:
