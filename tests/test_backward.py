@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from conftest import make_noisy_model
 
 from nanogpt import backward
 from nanogpt.backward import gradients_by_target
 from nanogpt.config import ModelConfig
-from tests.conftest import make_noisy_model
 
 
 @pytest.mark.parametrize("targets_per_pass", [1, 3, 8])

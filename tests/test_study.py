@@ -195,7 +195,7 @@ def test_the_best_adapted_model_of_each_pair_is_registered_with_its_parent(clien
 def test_adapt_answers_from_the_registered_models_alone(client: MlflowClient) -> None:
     result = call(adapt, "--preset", "smoke", "--domains", "shakespeare,math", "--trials", "1", "--transfer-seeds", "3",
                   "--transfer-steps", "2")
-    assert "At the tuned learning rate" in result.output and "At the fixed learning rate" in result.output
+    assert "At the tuned (everywhere the fixed) learning rate" in result.output    # one trial: the middle rate
     (run,) = runs(client, "adapt")
     tables = {name: pd.read_csv(f"{run.info.artifact_uri}/tables/{name}.csv")
               for name in ("transfers", "transfer_measures", "stage_comparisons")}
