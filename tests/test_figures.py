@@ -19,7 +19,7 @@ from nanogpt import figures, figures_attribution, figures_transfer, looks
 from nanogpt.transfer_tables import cell_measures, run_measures, stage_comparisons, view_means
 
 DOMAINS = ("shakespeare", "wikipedia", "math")
-STEPS = {0: "", 50: "early", 100: "", 200: "mid", 400: "", 600: "late", 800: "final"}
+STEPS = {0: "", 50: "early", 200: "mid", 400: "", 600: "late", 800: "final"}
 PROMPTS = {"shakespeare": "ROMEO:\nBut, soft! what light ", "wikipedia": "The population of\tthe $city$ was ",
            "math": "Let $f(x)$ be continuous for $x > 0"}
 UNKNOWN = "\t"

@@ -78,7 +78,8 @@ def test_every_section_with_numbers_lists_its_runs() -> None:
     tables = study().tables | {"method_agreement": pd.DataFrame({"domain": ["math"], "step": 0, "method": ["random"],
                                                                  "other": ["recency"], "spearman": 0.0})}
     named = {name: frame.assign(run_id="0a1b") for name, frame in tables.items()}
-    sections = report.render(dataclasses.replace(study(), tables=named)).split("<section ")
+    drawn = dict.fromkeys(report.CAPTIONS, figures.png(figures.no_data(), dpi=20))
+    sections = report.render(dataclasses.replace(study(), tables=named), drawn).split("<section ")
     lists = {section.split('"')[1]: section.count("From 1 run<") for section in sections[1:]}
     assert {name for name, count in lists.items() if count} >= {
         "training", "zero-shot", "confidence", "transfer", "attribution", "generations"}
