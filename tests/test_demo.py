@@ -33,6 +33,12 @@ def test_it_writes_what_the_checkpoint_at_that_step_writes(page: FlaskClient, ch
         assert answer.get_json() == {"step": checkpoint.step, "text": written}
 
 
+def test_what_a_model_does_not_know_is_named(page: FlaskClient) -> None:
+    told = [page.post("/read", json={"domain": "shakespeare", "prompt": prompt}).get_json()["unknown"]
+            for prompt in ("To ☃be", "To be")]
+    assert told == ["☃", ""]
+
+
 def test_it_reads_with_shares_and_likely_characters(page: FlaskClient, trained: Checkpoint) -> None:
     answer = page.post("/read", json={"domain": "shakespeare", "prompt": "To be"}).get_json()
     (found,) = attribute(trained.build(), trained, ["To be"])

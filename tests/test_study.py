@@ -39,12 +39,19 @@ from nanogpt.inputs import study_corpora
 
 ROOT = Path(__file__).parents[1]
 ALIASES = {"early", "mid", "late", "final", "best"}
+HAS_REPOSITORY = shutil.which("git") is not None and (ROOT / ".git").exists()
 QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "OMP_NUM_THREADS": "1"}
 
 
 @contextmanager
 def git_server(folder: Path) -> Iterator[str]:
-    """The address of this project as it stands, in a repository of its own that git serves."""
+    """The address of this project as it stands, in a repository of its own that git serves.
+
+    Without git, or without a repository (an unpacked archive), its folder, which `mlflow run` takes as well.
+    """
+    if not HAS_REPOSITORY:
+        yield str(ROOT)
+        return
     project, port = folder / "project.git", free_port()
     tracked = subprocess.run(["git", "-C", ROOT, "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
                              check=True, capture_output=True).stdout
@@ -82,8 +89,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("store")
     created = MlflowClient(f"sqlite:///{folder}/mlflow.db")
     created.create_experiment("domains", artifact_location=str(folder / "mlruns"))
-    with git_server(tmp_path_factory.mktemp("git")) as address:
-        done = run_project(folder, "main", "preset=smoke", f"storage={folder}/optuna.journal", project=address)
+    with git_server(tmp_path_factory.mktemp("git")) as project:
+        done = run_project(folder, "main", "preset=smoke", f"storage={folder}/optuna.journal", project=project)
     assert done.returncode == 0, done.stderr[-3000:]
     (folder / "stdout").write_text(done.stdout)
     (folder / "stderr").write_text(done.stderr)
@@ -238,8 +245,27 @@ def test_the_study_keeps_tables_figures_and_a_report(client: MlflowClient) -> No
     assert "Findings" in study.data.tags["mlflow.note.content"]
     others = client.search_runs([study.info.experiment_id], max_results=500)
     assert {run.data.tags["phase"] for run in others if not run.data.tags.get("mlflow.note.content")} == {"trial"}
+    address = study.data.tags.get("mlflow.source.git.repoURL", "")
+    assert address.startswith("git://127.0.0.1:") == HAS_REPOSITORY
     introduction = client.get_experiment(study.info.experiment_id).tags["mlflow.note.content"]
     assert f"(#/experiments/{study.info.experiment_id}/runs?workflowType=machine_learning)" in introduction
+
+
+def test_an_experiment_that_says_what_it_is_keeps_its_words(client: MlflowClient) -> None:
+    mlflow.set_experiment("with a note")
+    words = []
+    for said in ("first", "second"):
+        with tracking.open_run("note") as run:
+            run.introduce(said)
+        words.append(client.get_experiment(run.experiment_id).tags["mlflow.note.content"])
+    assert words == ["first", "first"]
+
+
+def test_a_package_that_is_missing_is_left_out_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    config, find = make_config("smoke"), tracking.find_spec
+    whole = tracking.environment(config)
+    monkeypatch.setattr(tracking, "find_spec", lambda name: None if name == "gensim" else find(name))
+    assert whole.keys() - tracking.environment(config).keys() == {"gensim"}
 
 
 def test_evaluate_scores_a_model_on_the_users_own_text(client: MlflowClient, tmp_path: Path) -> None:
