@@ -21,9 +21,9 @@ from torch import Tensor, nn
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from nanogpt.attribution.gradients import Query, gradient_norm
 from nanogpt.config import AttributionConfig, make_config
-from nanogpt.model import GPT
-from nanogpt.saliency import Query, gradient_norm
+from nanogpt.model.gpt import GPT
 
 VOCABULARY = 90
 

@@ -10,9 +10,11 @@ from typing import Any
 
 import torch
 
-from nanogpt.config import Config, make_config, require, settings
-from nanogpt.corpus import Corpus, Vocabulary, make_split
-from nanogpt.domains import DomainText
+from nanogpt.config import Config, make_config, settings
+from nanogpt.errors import require
+from nanogpt.text.corpus import Corpus, make_split
+from nanogpt.text.sources import DomainText
+from nanogpt.text.vocabulary import Vocabulary
 
 
 def load_corpus(path: Path) -> Corpus:

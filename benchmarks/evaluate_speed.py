@@ -22,10 +22,10 @@ if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.common import load_corpus, read_config, seconds_of
-from nanogpt.corpus import exact_windows
-from nanogpt.engine import precision, resolve_device
-from nanogpt.evaluation import CHARACTERS_PER_BATCH, evaluate
-from nanogpt.training import train
+from nanogpt.evaluation.evaluate import CHARACTERS_PER_BATCH, evaluate
+from nanogpt.model.device import precision, resolve_device
+from nanogpt.text.corpus import exact_windows
+from nanogpt.training.loop import train
 
 
 @click.command(help=__doc__)

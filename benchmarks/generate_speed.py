@@ -16,10 +16,10 @@ if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.common import load_corpus, read_config
-from nanogpt.corpus import UNKNOWN, Vocabulary
-from nanogpt.generation import Sampling, context_start, generate
-from nanogpt.model import GPT
-from nanogpt.training import train
+from nanogpt.model.generate import Sampling, context_start, generate
+from nanogpt.model.gpt import GPT
+from nanogpt.text.vocabulary import UNKNOWN, Vocabulary
+from nanogpt.training.loop import train
 
 
 @torch.inference_mode()

@@ -19,9 +19,9 @@ if __name__ == "__main__":
 
 from benchmarks.common import load_corpus
 from nanogpt.config import make_config
-from nanogpt.inputs import study_corpora
-from nanogpt.metrics import code_bits
-from nanogpt.ngram import fit_ngram, ngram_losses
+from nanogpt.evaluation.metrics import code_bits
+from nanogpt.evaluation.ngram import fit_ngram, ngram_losses
+from nanogpt.study.inputs import study_corpora
 
 
 @click.command(help=__doc__)

@@ -18,12 +18,13 @@ import torch
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from nanogpt import cli, registry
-from nanogpt.checkpoint import Checkpoint, weights_of
+from nanogpt.commands.options import show_progress
 from nanogpt.config import STAGE_SHARES, make_config
-from nanogpt.corpus import Vocabulary
-from nanogpt.model import GPT
-from nanogpt.tracking import open_run
+from nanogpt.model.checkpoint import Checkpoint, weights_of
+from nanogpt.model.gpt import GPT
+from nanogpt.text.vocabulary import Vocabulary
+from nanogpt.tracking import registry
+from nanogpt.tracking.run import open_run
 
 
 def checkpoints(count: int, preset: str) -> list[Checkpoint]:
@@ -67,7 +68,7 @@ def served(repeats: int) -> tuple[float, list[float]]:
 @click.option("--preset", default="standard", show_default=True, help="whose shape the models have")
 @click.option("--repeats", default=9, show_default=True, help="of the prediction")
 def main(count: int, preset: str, repeats: int) -> None:
-    cli.show_progress()
+    show_progress()
     made = checkpoints(count, preset)
     with tempfile.TemporaryDirectory() as folder:
         mlflow.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")

@@ -20,9 +20,9 @@ if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.common import load_corpus, read_config
-from nanogpt.inputs import Tables
-from nanogpt.training import train
-from nanogpt.training_phase import progress_row, train_domain
+from nanogpt.study.tables import Tables
+from nanogpt.study.train import progress_row, train_domain
+from nanogpt.training.loop import train
 
 
 @click.command(help=__doc__)

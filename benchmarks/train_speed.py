@@ -30,10 +30,10 @@ if __name__ == "__main__":
 
 from benchmarks.common import load_corpus, matmul_peak, model_flops_per_character, read_config, synchronize
 from nanogpt.config import Config
-from nanogpt.corpus import Corpus, exact_windows
-from nanogpt.engine import resolve_device
-from nanogpt.evaluation import evaluate
-from nanogpt.training import train
+from nanogpt.evaluation.evaluate import evaluate
+from nanogpt.model.device import resolve_device
+from nanogpt.text.corpus import Corpus, exact_windows
+from nanogpt.training.loop import train
 
 PEER_ON_CPU = {"device": "cpu", "compile": False, "eval_iters": 20, "block_size": 64, "batch_size": 12, "n_layer": 4,
                "n_head": 4, "n_embd": 128, "dropout": 0.0, "log_interval": 100}

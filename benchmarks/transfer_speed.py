@@ -22,12 +22,15 @@ if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.common import seconds_of
-from nanogpt.batched import MemberAdam, losses, stack
-from nanogpt.checkpoint import Checkpoint, weights_of
 from nanogpt.config import ModelConfig
-from nanogpt.corpus import Split, Vocabulary, make_split
-from nanogpt.engine import RecordedStep, Step, make_step, random_stream, resolve_device
-from nanogpt.model import GPT
+from nanogpt.evaluation.evaluate import stacked_losses
+from nanogpt.model.checkpoint import Checkpoint, weights_of
+from nanogpt.model.device import random_stream, resolve_device
+from nanogpt.model.gpt import GPT
+from nanogpt.text.corpus import Split, make_split
+from nanogpt.text.vocabulary import Vocabulary
+from nanogpt.training.stacked import MemberAdam, stack
+from nanogpt.training.step import RecordedStep, Step, make_step
 
 ALPHABET = "".join(sorted({chr(i) for i in range(32, 127)} | {"\n"}))
 
@@ -66,7 +69,7 @@ def solo_losses(members: list[Checkpoint], rates: list[float], batches: list[tup
         model, step = plain_stepper(member, rate, device)
         for inputs_NT, targets_NT in batches:
             step(inputs_NT[i * rows:(i + 1) * rows], targets_NT[i * rows:(i + 1) * rows])
-        found.append(losses(stack([as_checkpoint(member, model)], device), [split]).mean())
+        found.append(stacked_losses(stack([as_checkpoint(member, model)], device), [split]).mean())
     return torch.stack(found)
 
 

@@ -1,1 +1,1 @@
-"""One click script for each MLproject entry point."""
+"""One script for each entry point of MLproject; the commands themselves are in `nanogpt/commands/`."""

@@ -1,21 +1,6 @@
-"""The grid of transfers over the registered models of a finished study."""
+"""The entry point `adapt` of MLproject."""
 
-from __future__ import annotations
-
-import click
-
-from nanogpt import cli, inputs, program
-from nanogpt.config import Config
-
-
-@cli.command("data", "transfer", "analysis")
-def adapt(config: Config) -> None:
-    """Adapt every registered early, mid and late model, and an untrained one, to every other domain.
-
-    At all --grid-shots, each with --transfer-seeds fresh seeds, at a fixed and at a tuned learning rate.
-    """
-    click.echo(program.adapt_registered(*inputs.grid_inputs(config)))
-
+from nanogpt.commands.adapt import adapt
 
 if __name__ == "__main__":
     adapt()

@@ -1,26 +1,6 @@
-"""Confidence and attribution of models on prompts."""
+"""The entry point `analyze` of MLproject."""
 
-from __future__ import annotations
-
-import click
-
-from nanogpt import analysis_phase, cli, inputs
-from nanogpt.config import Config
-
-
-@cli.command("data", "analysis", "attribution")
-@click.option("--models", required=True, help=inputs.URI_HELP + "; comma-separated")
-def analyze(config: Config, models: str) -> None:
-    """Confidence and attribution of models on prompts: tables, CSV and figures."""
-    sources = inputs.load_sources(models)
-    config = inputs.shaped(config, sources[0])
-    corpora = {} if config.analysis.prompts else inputs.corpora_for(
-        sources[0].checkpoint, inputs.read_texts(config), config)
-    tables = inputs.Tables()
-    prompts = inputs.read_prompts(config, corpora)
-    analysis_phase.analyze(sources, prompts, config, tables, drawn=[prompt for _, prompt in prompts])
-    click.echo(f"{len(tables.frame('attribution'))} attribution rows in tables/attribution.csv of the run")
-
+from nanogpt.commands.analyze import analyze
 
 if __name__ == "__main__":
     analyze()

@@ -1,25 +1,6 @@
-"""A local page to play with the registered models."""
+"""The entry point `demo` of MLproject."""
 
-from __future__ import annotations
-
-import click
-
-from nanogpt import cli, registry
-from nanogpt.config import Config
-
-
-@cli.command()
-@click.option("--port", type=int, default=7860, show_default=True, help="of the page, on this machine alone")
-def demo(config: Config, port: int) -> None:
-    """Serve a page: a prompt, each domain's continuation, and what each character rested on."""
-    try:
-        from nanogpt.demo import create_server
-    except ModuleNotFoundError as error:
-        raise ValueError('demo needs its extra: pip install -e ".[demo]"') from error
-    server = create_server(registry.catalogue(), port)
-    click.echo(f"http://127.0.0.1:{port}  (Ctrl+C ends it)")
-    server.serve_forever()
-
+from nanogpt.commands.demo import demo
 
 if __name__ == "__main__":
     demo()

@@ -1,25 +1,6 @@
-"""Score models on the test text of domains, and let them write."""
+"""The entry point `evaluate` of MLproject."""
 
-from __future__ import annotations
-
-import click
-
-from nanogpt import cli, evaluation_phase, inputs
-from nanogpt.config import Config
-
-
-@cli.command("data", "analysis")
-@click.option("--models", required=True, help=inputs.URI_HELP + "; comma-separated")
-def evaluate(config: Config, models: str) -> None:
-    """Score models on the test text of domains, and let them write from the same prompts."""
-    sources = inputs.load_sources(models)
-    config = inputs.shaped(config, sources[0])
-    corpora = inputs.corpora_for(sources[0].checkpoint, inputs.read_texts(config), config)
-    tables = inputs.Tables()
-    evaluation_phase.evaluate_sources(sources, corpora, config, tables)
-    columns = ["source", "step", "target", "bits_per_byte", "seen_loss_nats", "unseen_share", "accuracy"]
-    click.echo(tables.frame("zero_shot")[columns].round(4).to_string(index=False))
-
+from nanogpt.commands.evaluate import evaluate
 
 if __name__ == "__main__":
     evaluate()

@@ -1,37 +1,6 @@
-"""Text from a model and a prompt."""
+"""The entry point `generate` of MLproject."""
 
-from __future__ import annotations
-
-import textwrap
-
-import click
-import pandas as pd
-
-from nanogpt import cli, inputs, study
-from nanogpt.config import Config
-from nanogpt.generation import Sampling
-from nanogpt.generation import generate as write
-from nanogpt.tracking import open_run
-
-
-@cli.command("data", "analysis")
-@click.option("--model", required=True, help=inputs.URI_HELP)
-@click.option("--prompt", default="The ", show_default=True, help="what the text begins with")
-@click.option("--temperature", type=float, default=0.8, show_default=True, help="0 is greedy")
-@click.option("--top-k", type=int, default=0, help="choose among so many characters; 0: among all")
-@click.option("--top-p", type=float, default=1.0, help="choose among the likeliest of this total probability")
-def generate(config: Config, model: str, prompt: str, temperature: float, top_k: int, top_p: float) -> None:
-    """Text from a registered model and a prompt."""
-    sampling = Sampling(temperature, top_k, top_p)
-    (source,) = inputs.load_sources(model)
-    inputs.warn_of_unknown(source.checkpoint.vocabulary, [prompt])
-    (text,) = write(study.built(source.checkpoint, config), source.checkpoint.vocabulary, [prompt],
-                    config.analysis.generate_characters, sampling=sampling, seeds=config.seed)
-    with open_run(f"generate {source.checkpoint.title}", inputs.shaped(config, source), phase="generate") as run:
-        run.table(pd.DataFrame([{"model": model, "prompt": prompt, "temperature": temperature, "text": text}]), "text")
-        run.describe(f"{model} at temperature {temperature:g}:\n\n" + textwrap.indent(prompt + text, "    "))
-    click.echo(prompt + text)
-
+from nanogpt.commands.generate import generate
 
 if __name__ == "__main__":
     generate()

@@ -1,49 +1,6 @@
-"""The registered models: list them as a tree, promote, verify and export versions."""
+"""The entry point `registry` of MLproject."""
 
-from __future__ import annotations
-
-from pathlib import Path
-
-import click
-
-from nanogpt import cli, inputs, verification
-from nanogpt import registry as store
-from nanogpt.config import Config, require
-from nanogpt.exchange import save_safetensors
-
-ACTIONS = ("list", "promote", "verify", "export")
-
-
-@cli.command()
-@click.option("--action", type=click.Choice(ACTIONS), default="list", show_default=True,
-              help="list: a tree of all; promote: point an alias at a version; verify: load and score every version; "
-                   "export: weights as safetensors")
-@click.option("--model", default="", help=f"of promote and export: {inputs.URI_HELP}; of verify: a part of the names")
-@click.option("--alias", default="", help="of promote: the alias that the version gets")
-@click.option("--output", default="", help="of export: the file; left out: <domain>-<step>.safetensors")
-def registry(config: Config, action: str, model: str, alias: str, output: str) -> None:
-    """List, promote, verify or export registered models."""
-    if action == "list":
-        click.echo(store.tree(store.catalogue()) or "nothing is registered here yet")
-    elif action == "verify":
-        verify(model, config)
-    elif action == "promote":
-        require(bool(alias), "alias must be given to promote", alias)
-        click.echo(f"{verification.promote_version(model, alias, config.device)} is now @{alias}")
-    else:
-        checkpoint = store.load(model)
-        path = Path(output or f"{checkpoint.domain}-{checkpoint.step:06d}.safetensors")
-        click.echo(str(save_safetensors(checkpoint, path).resolve()))
-
-
-def verify(part: str, config: Config) -> None:
-    """Say what is wrong with each version. ValueError where something is."""
-    bad = 0
-    for version, faults in verification.verify([v for v in store.catalogue() if part in v.name], config.device):
-        bad += bool(faults)
-        click.echo(f"{version.name} {version.line} · {'; '.join(faults) or 'ok'}")
-    require(not bad, "every version must be what the registry says of it", f"{bad} that are not")
-
+from nanogpt.commands.registry import registry
 
 if __name__ == "__main__":
     registry()

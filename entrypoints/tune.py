@@ -1,29 +1,6 @@
-"""Only the Optuna study of a transfer's learning rate."""
+"""The entry point `tune` of MLproject."""
 
-from __future__ import annotations
-
-import click
-
-from nanogpt import cli, inputs, transfer_phase
-from nanogpt.config import Config
-from nanogpt.tracking import open_run
-from nanogpt.tuning import best_rate
-
-
-@cli.command("data", "transfer", "analysis")
-@click.option("--source", required=True, help=inputs.URI_HELP)
-@click.option("--target", required=True, help="a domain, or name=path of a UTF-8 file")
-def tune(config: Config, source: str, target: str) -> None:
-    """Tune the learning rate of a transfer; the best value is printed and logged. Test text is not read."""
-    origin, corpus, _, config = inputs.transfer_inputs(config, source, target)
-    cell = transfer_phase.Cell(origin, corpus, None, config.transfer.shots)
-    with open_run(f"tune {origin.checkpoint.title} → {corpus.name}", config, phase="tune") as run:
-        (trials,) = transfer_phase.tune_cells([cell], config)
-        transfer_phase.log_trials(run, trials, cell, config)
-        found = f"best learning rate of {len(trials)} trials: {best_rate(trials):.6g}"
-        run.describe(found)
-    click.echo(found)
-
+from nanogpt.commands.tune import tune
 
 if __name__ == "__main__":
     tune()

@@ -5,14 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from nanogpt.checkpoint import Checkpoint
+    from nanogpt.model.checkpoint import Checkpoint
+
+__version__ = "0.2.0"
 
 
 def load(uri: str) -> Checkpoint:
-    """The checkpoint behind `models:/nanogpt-shakespeare@late`, `runs:/<id>/checkpoints/final.pt` or a path.
+    """Load the checkpoint behind `models:/nanogpt-math@late`, `runs:/<id>/checkpoints/final.pt` or a path.
 
-    It has `vocabulary`, `step`, `weights` and `notes`; `build()` makes the model. ValueError where there is none.
+    It has `vocabulary`, `step`, `weights` and `notes`; `build()` makes the model. UserError where there is none.
     """
-    from nanogpt import registry  # here, so that importing the package costs nothing
+    from nanogpt.tracking import registry  # here, so that importing the package costs nothing
 
     return registry.load(uri)

@@ -1,7 +1,7 @@
 """The frozen dataclasses and named presets in which a run is fully described.
 
 Each field has its default here and nowhere else, and says its unit in its help text. The command line is
-made from these fields (`cli.py`), so their names are unique over all groups.
+made from these fields (`commands/options.py`), so their names are unique over all groups.
 """
 
 from __future__ import annotations
@@ -11,16 +11,19 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, get_type_hints
 
+from nanogpt.errors import UserError, require
+
+Row = dict[str, Any]
+"""A row of a tidy table: column to value."""
+JOINT = "joint"
+"""What stands in place of a domain for the reference model that is trained on all of them."""
+STRONGEST_COUNTS = "5-gram"
+"""The n-gram against which models are tested; the longest that gains on texts of a megabyte."""
+
 
 def knob(default: Any, help_text: str) -> Any:
     """A dataclass field with the help text that the command line shows."""
     return field(default=default, metadata={"help": help_text})
-
-
-def require(rule: bool, text: str, received: object) -> None:
-    """Raise the one-line error of a broken rule: name and rule in `text`, then the received value."""
-    if not rule:
-        raise ValueError(f"{text}, got {received!r}")
 
 
 def require_positive(config: object, *names: str) -> None:
@@ -166,7 +169,7 @@ class AnalysisConfig:
         try:
             return tuple(float(t) for t in self.temperatures.split(","))
         except ValueError:
-            raise ValueError(f"temperatures must be numbers, comma-separated, got {self.temperatures!r}") from None
+            raise UserError(f"temperatures must be numbers, comma-separated, got {self.temperatures!r}") from None
 
 
 ATTRIBUTION_METHODS = ("gradient_norm", "gradient_times_input", "integrated_gradients", "smoothgrad", "grad_cam",
@@ -230,7 +233,7 @@ class Config:
 
 
 def config_of(nested: Mapping[str, Any]) -> Config:
-    """The configuration that `asdict` made this of. ValueError for an unknown name or a broken rule."""
+    """The configuration that `asdict` made this of. UserError for an unknown name or a broken rule."""
     flat = {key: value for name, value in nested.items() for key, value in
             (value.items() if name in GROUPS else [(name, value)])}
     return make_config(**flat)
@@ -264,18 +267,18 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 def settings() -> dict[str, tuple[type, Any, str]]:
     """Field name to (type, default, help) of everything the command line can set, but for `preset`."""
-    found: dict[str, tuple[type, Any, str]] = {}
+    by_name: dict[str, tuple[type, Any, str]] = {}
     for owner in (Config, *GROUPS.values()):
         hints = get_type_hints(owner)
         for item in fields(owner):
             if "help" in item.metadata:
-                assert item.name not in found, item.name
-                found[item.name] = (hints[item.name], item.default, item.metadata["help"])
-    return found
+                assert item.name not in by_name, item.name
+                by_name[item.name] = (hints[item.name], item.default, item.metadata["help"])
+    return by_name
 
 
 def make_config(preset: str = "quick", **changes: Any) -> Config:
-    """The preset with `changes` (by field name) laid over it. ValueError for an unknown name or a broken rule."""
+    """The preset with `changes` (by field name) laid over it. UserError for an unknown name or a broken rule."""
     require(preset in PRESETS, f"preset must be one of {', '.join(PRESETS)}", preset)
     known = settings()
     for name in changes:

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import importlib
 import tomllib
-from pathlib import Path
 
+import click
 import pytest
 import yaml
 from click.testing import CliRunner
 from mlflow.projects import _project_spec
 from packaging.requirements import Requirement
+from support import ROOT
 
 from nanogpt.config import Config, make_config
 
-ROOT = Path(__file__).parents[1]
 PROJECT = yaml.safe_load((ROOT / "MLproject").read_text("utf-8"))
 ENTRY_POINTS = sorted(path.stem for path in (ROOT / "entrypoints").glob("*.py") if path.stem != "__init__")
 
 
 def command(name: str):
-    return getattr(importlib.import_module(f"entrypoints.{name}"), name)
+    """What the script of an entry point starts."""
+    (found,) = (value for value in vars(importlib.import_module(f"entrypoints.{name}")).values()
+                if isinstance(value, click.Command))
+    return found
 
 
 def test_every_script_is_an_entry_point_that_mlflow_can_read() -> None:

@@ -1,0 +1,94 @@
+"""A dataclass as click options; a `UserError` as one line and exit code 2."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import fields
+from typing import Any
+
+import click
+
+from nanogpt.config import GROUPS, PRESETS, Config, make_config, settings
+from nanogpt.errors import UserError
+from nanogpt.tracking import store_errors as traps
+
+Function = Callable[..., Any]
+MLFLOW_LEVELS = {"mlflow.pyfunc": logging.WARNING, "mlflow.system_metrics.system_metrics_monitor": logging.WARNING,
+                 "mlflow.store.db.utils": logging.CRITICAL}
+"""Loggers of MLflow that say in each run what it does, or print an error that is raised as well."""
+
+
+def command(*groups: str) -> Callable[[Function], click.Command]:
+    """A click command that is handed `config: Config`, with an option for each field of the named groups.
+
+    An option that is left out, or empty, takes the preset's value. Underscores and hyphens are the same. What a
+    user can cause is raised as `UserError` and ends as one line on stderr with exit code 2; so do the store's traps.
+    """
+    owners = (Config, *(GROUPS[group] for group in groups))
+    names = [item.name for owner in owners for item in fields(owner) if "help" in item.metadata]
+
+    def decorate(function: Function) -> click.Command:
+        @functools.wraps(function)
+        def run(**values: Any) -> None:
+            show_progress()
+            signal.signal(signal.SIGTERM, end)
+            changes = {name: values.pop(name) for name in names}
+            try:
+                traps.check_store()
+                config = make_config(values.pop("preset"), **{k: v for k, v in changes.items() if v is not None})
+                function(config=config, **values)
+            except Exception as error:
+                message = str(error) if isinstance(error, UserError) else traps.explain(error)
+                if not message:    # a fault of ours: show where
+                    raise
+                raise BadInput(message) from error
+
+        wrapped: Function = run
+        for name in reversed(names):
+            wrapped = field_option(name)(wrapped)
+        preset = click.option("--preset", default="quick", show_default=True, help=f"one of {', '.join(PRESETS)}")
+        context = {"token_normalize_func": lambda token: token.replace("_", "-"), "max_content_width": 110}
+        return click.command(context_settings=context)(preset(wrapped))
+
+    return decorate
+
+
+def end(number: int, _: object) -> None:
+    """Leave as by an exception when the process is told to end, so that open runs are closed."""
+    sys.exit(128 + number)
+
+
+class BadInput(click.ClickException):
+    """One line on stderr, exit code 2."""
+
+    exit_code = 2
+
+
+def field_option(name: str) -> Callable[[Function], Function]:
+    kind, default, text = settings()[name]
+    return click.option(f"--{name.replace('_', '-')}", name, type=Typed(kind), metavar=kind.__name__.upper(),
+                        help=f"{text}  [quick: {PRESETS['quick'].get(name, default)}]")
+
+
+class Typed(click.ParamType):  # type: ignore[type-arg,unused-ignore]
+    """A value of a field; an empty string stands for an option that is left out."""
+
+    def __init__(self, kind: type) -> None:
+        self.inner, self.name = click.types.convert_type(kind), kind.__name__
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return None if value == "" else self.inner.convert(value, param, ctx)
+
+
+def show_progress() -> None:
+    """What the package logs goes to stderr, line by line."""
+    logger = logging.getLogger("nanogpt")
+    logger.handlers = [logging.StreamHandler(sys.stderr)]
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    for name, level in MLFLOW_LEVELS.items():
+        logging.getLogger(name).setLevel(level)

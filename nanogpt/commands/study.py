@@ -1,0 +1,16 @@
+"""The whole study, in one process, as nested runs."""
+
+from __future__ import annotations
+
+import click
+
+from nanogpt.commands import options
+from nanogpt.config import Config
+from nanogpt.study import inputs, pipeline
+
+
+@options.command("data", "model", "train", "transfer", "analysis", "attribution")
+def study(config: Config) -> None:
+    """Train, evaluate, transfer, analyze and register: the whole study."""
+    corpora = inputs.study_corpora(config)
+    click.echo(pipeline.study_domains(corpora, config))

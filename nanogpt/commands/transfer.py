@@ -1,0 +1,26 @@
+"""Adapt a model to a domain with a few windows of its text."""
+
+from __future__ import annotations
+
+import click
+
+from nanogpt.commands import options
+from nanogpt.config import Config
+from nanogpt.study import inputs
+from nanogpt.study import transfer as transfer_phase
+from nanogpt.study.tables import Tables
+
+
+@options.command("data", "transfer", "analysis")
+@click.option("--source", required=True, help=inputs.URI_HELP)
+@click.option("--target", required=True, help="a domain, or name=path of a UTF-8 file")
+@click.option("--rate", type=float, default=None, help="learning rate; left out: tuned with Optuna")
+def transfer(config: Config, source: str, target: str, rate: float | None) -> None:
+    """Adapt a model to a domain with a few windows of its text, at a given or a tuned learning rate."""
+    origin, corpus, own, config = inputs.transfer_inputs(config, source, target)
+    tables = Tables()
+    cell = transfer_phase.Cell(origin, corpus, own, config.transfer.shots)
+    transfer_phase.Grid(config, tables, rate, alone=True).run([cell])
+    columns = ["source", "stage", "target", "shots", "view", "seed", "learning_rate", "zero_shot_bits_per_byte",
+               "test_bits_per_byte"]
+    click.echo(tables.frame("transfers")[columns].to_string(index=False))

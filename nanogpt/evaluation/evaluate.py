@@ -1,0 +1,143 @@
+"""A text read once: loss, entropy, confidence, accuracy and calibration from the same pass.
+
+Shape suffixes: N scored characters, V characters of the vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from nanogpt.evaluation.calibration import SURE, adaptive_reliability, auroc, reliability
+from nanogpt.evaluation.metrics import Scores, code_bits, score
+from nanogpt.model.checkpoint import Checkpoint
+from nanogpt.model.device import precision
+from nanogpt.model.gpt import GPT
+from nanogpt.text.corpus import Split, exact_windows
+
+CHARACTERS_PER_BATCH = 8192
+Columns = tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a model does on a text, every character of which was predicted exactly once."""
+
+    bits_per_byte: float          # headline: (prediction + escape bits) / UTF-8 bytes of the text
+    nats_per_character: float     # mean loss, without escapes
+    seen_loss_nats: float         # mean loss over the vocabulary's characters that the training text held
+    unseen_share: float           # share of all others: not in the vocabulary, or not in the training text
+    unseen_loss_share: float      # their share of all bits
+    entropy_nats: float           # mean entropy of the predictions
+    confidence: float             # mean probability of the most probable character
+    top5_mass: float              # mean summed probability of the five most probable characters
+    accuracy: float               # share of characters that were the most probable one
+    overconfidence: float         # confidence - accuracy
+    calibration_error: float            # expected calibration error, 15 bins of equal width
+    adaptive_calibration_error: float   # the same with 15 bins of equally many characters
+    maximum_calibration_error: float    # the largest gap of a bin of equal width
+    brier_score: float            # mean squared distance of the probabilities from the outcome, in [0, 2]
+    entropy_auroc: float          # chance that a right prediction has less entropy than a wrong one
+    confidence_when_wrong: float  # mean confidence of the wrong predictions
+    sure_error_rate: float        # share of wrong ones among the predictions with confidence above 0.9
+    temperature: float            # as it was given
+    tempered_nats: float          # mean loss of softmax(logits / temperature), without escapes
+    n_characters: int
+    n_bytes: int
+    scores: Scores = field(repr=False, compare=False)
+    bits_N: Tensor = field(repr=False, compare=False)    # of each character with its escape bits
+
+    def row(self) -> dict[str, float]:
+        """The numbers without those of the single characters."""
+        return {item.name: getattr(self, item.name) for item in fields(self) if item.repr}
+
+
+@torch.inference_mode()
+def predictions(model: GPT, split: Split, of: Callable[[Tensor, Tensor], Columns]) -> Columns:
+    """`of(logits_NV, targets_N)` for every character of `split`, in order, on the CPU.
+
+    The model stays in the mode that it was in.
+    """
+    block_size, device, was_training = model.config.block_size, model.head.weight.device, model.training
+    model.eval()
+    parts: list[Columns] = []
+    try:
+        for inputs_BT, targets_BT in exact_windows(split, block_size, max(1, CHARACTERS_PER_BATCH // block_size)):
+            with precision(device):
+                logits_BTV = model(inputs_BT.to(device))
+            parts.append(of(logits_BTV.flatten(0, 1), targets_BT.flatten().to(device)))
+    finally:
+        model.train(was_training)
+    return tuple(torch.cat(column).cpu() for column in zip(*parts, strict=True))
+
+
+def read(model: GPT, split: Split, temperature: float = 1.0) -> Scores:
+    """Scores of every character of `split`, in order."""
+    return Scores(*predictions(model, split, partial(score, temperature=temperature)))
+
+
+def read_logits(model: GPT, split: Split) -> Tensor:
+    """The logits (N, V) with which every character of `split` is predicted, in order, float32."""
+    return predictions(model, split, lambda logits_NV, _: (logits_NV.float(),))[0]
+
+
+def evaluate(model: GPT, checkpoint: Checkpoint, split: Split, temperature: float = 1.0) -> Evaluation:
+    """Read `split` with `model`, built from `checkpoint`. ValueError where their vocabularies differ or it is empty."""
+    if split.vocabulary != checkpoint.vocabulary:
+        raise ValueError(f"text must be encoded with the model's vocabulary ({checkpoint.vocabulary.sha256[:12]}…), "
+                         f"got {split.vocabulary.sha256[:12]}…")
+    if not len(split):
+        raise ValueError("text must have at least one character, got 0")
+    scores = read(model, split, temperature)
+    unseen_N = checkpoint.character_counts_V[split.ids_N] == 0
+    unseen_N |= split.escape_bytes_N > 0
+    bits_N = code_bits(scores.loss_N, split.escape_bytes_N)
+    confidence, accuracy = mean(scores.confidence_N), mean(scores.correct_N)
+    return Evaluation(
+        bits_per_byte=float(bits_N.sum()) / split.n_bytes,
+        nats_per_character=mean(scores.loss_N),
+        seen_loss_nats=mean(scores.loss_N[~unseen_N]),
+        unseen_share=mean(unseen_N),
+        unseen_loss_share=float(bits_N[unseen_N].sum() / bits_N.sum()),
+        entropy_nats=mean(scores.entropy_N),
+        confidence=confidence, top5_mass=mean(scores.top5_N), accuracy=accuracy,
+        overconfidence=confidence - accuracy,
+        **calibration(scores), brier_score=mean(scores.brier_N),
+        temperature=temperature, tempered_nats=mean(scores.tempered_loss_N),
+        n_characters=len(split), n_bytes=split.n_bytes, scores=scores, bits_N=bits_N)
+
+
+def mean(values_N: Tensor) -> float:
+    """nan where there are none."""
+    return float(values_N.double().mean())
+
+
+def calibration(scores: Scores) -> dict[str, float]:
+    """The fields of an Evaluation that say how confidence and being right go together."""
+    confidence_N, wrong_N = scores.confidence_N, 1 - scores.correct_N
+    even = reliability(confidence_N, scores.correct_N)
+    return {"calibration_error": even.expected_error, "maximum_calibration_error": even.maximum_error,
+            "adaptive_calibration_error": adaptive_reliability(confidence_N, scores.correct_N).expected_error,
+            "entropy_auroc": auroc(-scores.entropy_N, scores.correct_N),
+            "confidence_when_wrong": mean(confidence_N[wrong_N > 0]),
+            "sure_error_rate": mean(wrong_N[confidence_N > SURE])}
+
+
+@torch.inference_mode()
+def stacked_losses(model: GPT, splits: Sequence[Split]) -> Tensor:
+    """-ln p of every character of M equally long texts, one for each member: (M, characters), nats, on the CPU."""
+    device, block_size = model.head.weight.device, model.config.block_size
+    rows = max(1, CHARACTERS_PER_BATCH // block_size)
+    parts_MN = []
+    for windows in zip(*(exact_windows(split, block_size, rows) for split in splits), strict=True):
+        inputs_NT, targets_NT = (torch.cat(ids).to(device) for ids in zip(*windows, strict=True))
+        with precision(device):
+            logits_NTV = model(inputs_NT)
+        nats = F.cross_entropy(logits_NTV.flatten(0, 1).float(), targets_NT.flatten(), reduction="none")
+        parts_MN.append(nats.view(len(splits), -1))
+    return torch.cat(parts_MN, dim=1).cpu()

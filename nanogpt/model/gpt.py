@@ -1,0 +1,269 @@
+"""The GPT: embed, blocks, unembed.
+
+Shape suffixes: B rows, T positions, C channels (n_embd), H heads, D channels of a head, V characters.
+
+A pre-norm decoder in today's form: rotary positions (Su et al. 2021, arXiv:2104.09864), RMS norm without
+parameters (Zhang & Sennrich 2019, arXiv:1910.07467), cosine attention (Henry et al. 2020, arXiv:2010.04245),
+squared ReLU (So et al. 2021, arXiv:2109.08668), an untied head, output projections that start near zero, and a
+token shift before attention and before the MLP (Peng et al. 2023, arXiv:2305.13048): each channel reads a
+learned mixture of this and the previous position. benchmarks/README.md says what each of them is worth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nanogpt.config import ModelConfig
+
+SHARPNESS = 12.0
+"""Attention logits are this times the cosine of query and key, so they lie in [-12, 12] at any head size."""
+SMALL = 0.1
+"""How large projections back into the stream and the head start, against the other matrices. Not 0: with zeros an
+untrained model would attribute nothing to anything, and no loss was gained by them."""
+
+
+class RootMeanSquareNorm(torch.autograd.Function):
+    """y = x · r and r = 1 / sqrt(mean(x²) + ε) over the last axis; with its gradient 0.6 of `F.rms_norm`'s time."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor) -> tuple[Tensor, Tensor]:
+        r = x.square().mean(-1, keepdim=True).add_(torch.finfo(x.dtype).eps).rsqrt_()
+        return x * r, r
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: tuple[Tensor, Tensor]) -> None:
+        ctx.save_for_backward(*output)
+
+    @staticmethod
+    def backward(ctx: Any, grad_y: Tensor, grad_r: Tensor) -> Tensor:
+        y, r = ctx.saved_tensors
+        inward = (grad_y * y).mean(-1, keepdim=True) + grad_r * r / y.size(-1)
+        return torch.addcmul(grad_y, y, inward, value=-1) * r
+
+
+def norm(x: Tensor) -> Tensor:
+    """Root-mean-square norm over the last axis, without parameters."""
+    if x.requires_grad and x.device.type == "cpu" and not torch.compiler.is_compiling():
+        y: Tensor = RootMeanSquareNorm.apply(x)[0]
+        return y
+    return F.rms_norm(x, (x.size(-1),))
+
+
+def in_autocast_type(x: Tensor) -> Tensor:
+    """Inside autocast its type, so that the residual stream moves half the bytes; elsewhere `x` as it is."""
+    kind = x.device.type
+    return x.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else x
+
+
+def shift(x_BTC: Tensor, before_B1C: Tensor, share_C: Tensor) -> Tensor:
+    """Each channel's mixture of this position and the one before it; `before` stands before the first.
+
+    A share (M, C) holds one for the rows of each of M members (batched.py).
+    """
+    previous_BTC = before_B1C.to(x_BTC.dtype)
+    if x_BTC.size(1) > 1:
+        previous_BTC = torch.cat((previous_BTC, x_BTC[:, :-1]), dim=1)
+    if share_C.ndim == 2:
+        share_C = share_C.repeat_interleave(len(x_BTC) // len(share_C), dim=0)[:, None]
+    return torch.lerp(x_BTC, previous_BTC, share_C.to(x_BTC.dtype))
+
+
+def rotary_tables(block_size: int, head_size: int, base: float = 10_000.0) -> tuple[Tensor, Tensor]:
+    """For `rotate`: (cos, cos) and (-sin, sin) of position × frequency, each (T, D)."""
+    frequencies = base ** -(torch.arange(0, head_size, 2, dtype=torch.float64) / head_size)
+    angles_TD = torch.outer(torch.arange(block_size, dtype=torch.float64), frequencies)
+    cos_TD, sin_TD = angles_TD.cos(), angles_TD.sin()
+    return torch.cat((cos_TD, cos_TD), dim=1).float(), torch.cat((-sin_TD, sin_TD), dim=1).float()
+
+
+def rotate(x_BTHD: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turn each pair (channel d, channel d + D/2) by the angle of its position; cos and sin broadcast to x."""
+    first, second = x_BTHD.chunk(2, dim=-1)
+    return torch.addcmul(x_BTHD * cos, torch.cat((second, first), dim=-1), sin)
+
+
+@dataclass
+class LayerCache:
+    """What one layer remembers of B texts: keys and values, and the last inputs of its two token shifts."""
+
+    keys_BHTD: Tensor
+    values_BHTD: Tensor
+    attention_B1C: Tensor
+    mlp_B1C: Tensor
+
+
+class Places(NamedTuple):
+    """Where the new characters of a step stand, and which cached positions they read."""
+
+    rows_B1: Tensor
+    positions_BT: Tensor
+    cos: Tensor             # these two as `rotate` takes them
+    sin: Tensor
+    reach: int              # positions before it are read,
+    mask: Tensor | None     # (B, 1, T, reach): where this is true or None
+
+
+class Attention(nn.Module):
+    """Causal self-attention over a token-shifted input."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.n_head, width = config.n_head, config.n_embd
+        self.dropout, self.scale = config.dropout, SHARPNESS / (width // config.n_head)
+        self.shift = nn.Parameter(torch.full((width,), 0.25))
+        self.qkv = nn.Linear(width, 3 * width, bias=False)
+        self.proj = nn.Linear(width, width, bias=False)
+
+    def project(self, x_BTC: Tensor, before_B1C: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, ...]:
+        """Queries, keys and values (B, T, H, D); `before` is the input at the position before the first."""
+        width = x_BTC.size(-1)
+        qk_BTC, v_BTC = self.qkv(shift(x_BTC, before_B1C, self.shift)).split((2 * width, width), dim=-1)
+        qk_BTHD = rotate(norm(qk_BTC.unflatten(-1, (2 * self.n_head, -1))), cos, sin)
+        return *qk_BTHD.chunk(2, dim=2), v_BTC.unflatten(-1, (self.n_head, -1))
+
+    def forward(self, x_BTC: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        q, k, v = (t.transpose(1, 2) for t in self.project(x_BTC, torch.zeros_like(x_BTC[:, :1]), cos, sin))
+        dropout = self.dropout if self.training else 0.0
+        y_BHTD = F.scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=dropout, scale=self.scale)
+        return self.proj(y_BHTD.transpose(1, 2).flatten(2))
+
+    def step(self, x_BTC: Tensor, places: Places, cache: LayerCache) -> Tensor:
+        """The same for new positions after those in `cache`, whose keys and values are updated in place."""
+        q, k, v = self.project(x_BTC, cache.attention_B1C, places.cos, places.sin)
+        cache.keys_BHTD[places.rows_B1, :, places.positions_BT] = k.to(cache.keys_BHTD.dtype)
+        cache.values_BHTD[places.rows_B1, :, places.positions_BT] = v.to(cache.values_BHTD.dtype)
+        y_BHTD = F.scaled_dot_product_attention(
+            q.transpose(1, 2), cache.keys_BHTD[:, :, :places.reach], cache.values_BHTD[:, :, :places.reach],
+            attn_mask=places.mask, scale=self.scale)
+        return self.proj(y_BHTD.transpose(1, 2).flatten(2))
+
+
+class Block(nn.Module):
+    """x + attention(norm(x)), then x + mlp(norm(x)); both shift their input."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.attention = Attention(config)
+        self.shift = nn.Parameter(torch.full((config.n_embd,), 0.25))
+        self.up = nn.Linear(config.n_embd, 4 * config.n_embd, bias=False)
+        self.down = nn.Linear(4 * config.n_embd, config.n_embd, bias=False)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def mlp(self, x_BTC: Tensor, before_B1C: Tensor) -> Tensor:
+        return self.down(F.relu(self.up(shift(x_BTC, before_B1C, self.shift))).square())
+
+    def forward(self, x_BTC: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        x_BTC = x_BTC + self.dropout(self.attention(norm(x_BTC), cos, sin))
+        return x_BTC + self.dropout(self.mlp(norm(x_BTC), torch.zeros_like(x_BTC[:, :1])))
+
+    def step(self, x_BTC: Tensor, places: Places, cache: LayerCache) -> Tensor:
+        """The same for new positions after those in `cache`, which is updated (see generation.py)."""
+        read_BTC = norm(x_BTC)
+        x_BTC = x_BTC + self.attention.step(read_BTC, places, cache)
+        middle_BTC = norm(x_BTC)
+        x_BTC = x_BTC + self.mlp(middle_BTC, cache.mlp_B1C)
+        cache.attention_B1C, cache.mlp_B1C = read_BTC[:, -1:], middle_BTC[:, -1:]
+        return x_BTC
+
+
+class GPT(nn.Module):
+    """Characters in, logits of the next character out: `unembed(run_blocks(embed(ids)))`."""
+
+    cos: Tensor
+    sin: Tensor
+
+    def __init__(self, config: ModelConfig, vocab_size: int) -> None:
+        super().__init__()
+        self.config, self.vocab_size = config, vocab_size
+        self.embedding = nn.Embedding(vocab_size, config.n_embd)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
+        self.head = nn.Linear(config.n_embd, vocab_size, bias=False)
+        self.dropout = nn.Dropout(config.dropout)
+        shape = (config.block_size, config.n_embd // config.n_head)
+        self.register_buffer("cos", torch.empty(shape), persistent=False)
+        self.register_buffer("sin", torch.empty(shape), persistent=False)
+        self.fill_rotary()
+        self.initialize()
+
+    @torch.no_grad()
+    def fill_rotary(self) -> None:
+        """Compute the rotary tables, which are no weights and so in no state dict."""
+        for table, values in zip((self.cos, self.sin), rotary_tables(*self.cos.shape), strict=True):
+            table.copy_(values)
+
+    @torch.no_grad()
+    def initialize(self) -> None:
+        """Uniform matrices of variance 1/fan-in; the projections back into the stream and the head much smaller."""
+        nn.init.normal_(self.embedding.weight)
+        for name, matrix in self.named_parameters():
+            if matrix.ndim == 2 and name != "embedding.weight":
+                large = name.endswith(("qkv.weight", "up.weight"))
+                bound = (1.0 if large else SMALL) * (3.0 / matrix.size(1)) ** 0.5
+                nn.init.uniform_(matrix, -bound, bound)
+
+    def embed(self, ids_BT: Tensor) -> Tensor:
+        """(B, T, C). The residual stream starts as the normalised embedding."""
+        return self.dropout(norm(in_autocast_type(self.embedding(ids_BT))))
+
+    def run_blocks(self, x_BTC: Tensor, start: int = 0, stop: int | None = None) -> Tensor:
+        """The stream (B, T, C) after the blocks `start` to `stop`.
+
+        All blocks: everything between the embedding and the head. ValueError where T > block_size.
+        """
+        cos, sin = self.rotary(x_BTC)
+        for block in self.blocks[start:stop]:
+            x_BTC = block(x_BTC, cos, sin)
+        return x_BTC
+
+    def rotary(self, x_BTC: Tensor) -> tuple[Tensor, Tensor]:
+        """The turns of the positions of a stream, (T, 1, D) each. ValueError where T > block_size."""
+        length = x_BTC.size(1)
+        if length > len(self.cos):
+            raise ValueError(f"text must have at most block_size = {len(self.cos)} characters, got {length}")
+        return self.cos[:length, None].to(x_BTC.dtype), self.sin[:length, None].to(x_BTC.dtype)
+
+    def unembed(self, x_BTC: Tensor) -> Tensor:
+        """Logits (B, T, V)."""
+        return self.head(norm(x_BTC))
+
+    def forward(self, ids_BT: Tensor) -> Tensor:
+        return self.unembed(self.run_blocks(self.embed(ids_BT)))
+
+    def empty_cache(self, rows: int) -> list[LayerCache]:
+        """A cache for `rows` texts of nothing so far."""
+        weight, config = self.head.weight, self.config
+        shape = (rows, config.n_head, config.block_size, config.n_embd // config.n_head)
+        return [LayerCache(*(weight.new_zeros(shape) for _ in range(2)),
+                           *(weight.new_zeros(rows, 1, config.n_embd) for _ in range(2))) for _ in self.blocks]
+
+    def places(self, before: Sequence[int], length: int) -> Places:
+        """Of `length` new characters in each row, after the `before` that its cache holds."""
+        before_B1 = torch.tensor(before, device=self.cos.device)[:, None]
+        positions_BT = before_B1 + torch.arange(length, device=self.cos.device)
+        reach = max(before) + length
+        mask = None
+        if length > 1 or min(before) < max(before):
+            mask = torch.arange(reach, device=self.cos.device) <= positions_BT[:, None, :, None]
+        rows_B1 = torch.arange(len(before), device=self.cos.device)[:, None]
+        return Places(rows_B1, positions_BT, self.cos[positions_BT][:, :, None], self.sin[positions_BT][:, :, None],
+                      reach, mask)
+
+    def step(self, ids_BT: Tensor, cache: list[LayerCache], before: Sequence[int]) -> Tensor:
+        """Logits (B, V) after the last of T new characters, which follow the `before` cached ones of each row.
+
+        `cache` is updated; before + T <= block_size.
+        """
+        places = self.places(before, ids_BT.size(1))
+        x_BTC = self.embed(ids_BT)
+        for block, layer in zip(self.blocks, cache, strict=True):
+            assert isinstance(block, Block)
+            x_BTC = block.step(x_BTC, places, layer)
+        return self.unembed(x_BTC[:, -1])

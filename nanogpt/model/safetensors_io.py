@@ -1,0 +1,49 @@
+"""A checkpoint as one safetensors file: weights that other programs read without running any code."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from nanogpt.config import ModelConfig
+from nanogpt.errors import UserError, require
+from nanogpt.model.checkpoint import Checkpoint, atomic_path
+from nanogpt.text.vocabulary import Vocabulary
+
+COUNTS = "character_counts"
+
+
+def save_safetensors(checkpoint: Checkpoint, path: Path) -> Path:
+    """Tensors: the weights and the character counts; in the file's metadata everything else, as JSON texts."""
+    tensors = {**checkpoint.weights, COUNTS: checkpoint.character_counts_V}
+    facts = {"domain": checkpoint.domain, "step": checkpoint.step, "config": asdict(checkpoint.model_config),
+             "vocabulary": checkpoint.vocabulary.characters, "notes": dict(checkpoint.notes),
+             "sha256": checkpoint.sha256}
+    with atomic_path(path) as temporary:
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary,
+                  metadata={name: json.dumps(value) for name, value in facts.items()})
+    return path
+
+
+def load_safetensors(path: Path | str) -> Checkpoint:
+    """Read and verify. UserError where the file is missing, was changed or was not written by `save_safetensors`."""
+    require(Path(path).is_file(), "checkpoint must be an existing file", str(path))
+    try:
+        with safe_open(path, "pt") as file:
+            facts = {name: json.loads(value) for name, value in (file.metadata() or {}).items()}
+            tensors: dict[str, torch.Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        checkpoint = Checkpoint(
+            domain=facts["domain"], step=facts["step"], model_config=ModelConfig(**facts["config"]),
+            vocabulary=Vocabulary(facts["vocabulary"]), character_counts_V=tensors.pop(COUNTS), weights=tensors,
+            notes=facts["notes"])
+    except (SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
+        raise UserError(f"checkpoint must be a file written by save_safetensors, got {str(path)!r} "
+                         f"({type(error).__name__})") from error
+    rule = checkpoint.sha256 == facts["sha256"]
+    require(rule, f"checkpoint must have its recorded SHA-256 {facts['sha256'][:12]}…", checkpoint.sha256[:12] + "…")
+    return checkpoint

@@ -1,0 +1,1 @@
+"""Figures, findings and the page of a study, made from its tables."""

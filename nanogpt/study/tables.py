@@ -1,0 +1,56 @@
+"""The tables that the phases of a study fill."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import pandas as pd
+
+from nanogpt.config import Row
+from nanogpt.tracking.run import Run
+
+
+@dataclass
+class Tables:
+    """Rows by table, as they come; frames when they are asked for. `links` leads to the runs that they came from."""
+
+    links: dict[str, tuple[str, str]] = field(default_factory=dict)
+    rows: defaultdict[str, list[Row]] = field(default_factory=lambda: defaultdict(list))
+    parts: defaultdict[str, list[pd.DataFrame]] = field(default_factory=lambda: defaultdict(list))   # of large tables
+
+    def add(self, name: str, rows: Iterable[Row]) -> None:
+        self.rows[name].extend(rows)
+
+    def add_frame(self, name: str, frame: pd.DataFrame) -> None:
+        self.parts[name].append(frame)
+
+    def add_all(self, other: Tables) -> None:
+        for name, rows in other.rows.items():
+            self.add(name, rows)
+        for name, parts in other.parts.items():
+            self.parts[name] += parts
+
+    def frame(self, name: str) -> pd.DataFrame:
+        """Of rows, or of frames; a table that got neither is empty."""
+        return pd.concat(self.parts[name], ignore_index=True) if name in self.parts else pd.DataFrame(self.rows[name])
+
+    def frames(self) -> dict[str, pd.DataFrame]:
+        return {name: self.frame(name) for name in [*self.rows, *self.parts]}
+
+
+PER_CHARACTER = ("attribution", "top_characters")
+"""Tables with a row for each character of a prompt."""
+
+
+def log_tables(run: Run, tables: Tables, *, show: bool = True) -> None:
+    """All tables of a run; the large ones, and all unless `show`, as CSV alone.
+
+    A row says in which run it was first logged: `run_id`.
+    """
+    for name in tables.rows.keys() - set(PER_CHARACTER):
+        for row in tables.rows[name]:
+            row.setdefault("run_id", run.id)
+    for name, frame in tables.frames().items():
+        run.table(frame, name, show=show and len(frame) <= 2000)

@@ -1,0 +1,1 @@
+"""MLflow: runs, registered models, and what a store's errors mean."""

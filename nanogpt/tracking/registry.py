@@ -1,0 +1,193 @@
+"""Checkpoints as registered versions, and back."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version as installed
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import mlflow
+from mlflow.entities import LoggedModelStatus
+from mlflow.exceptions import MlflowException
+
+from nanogpt.config import STAGE_SHARES
+from nanogpt.errors import UserError
+from nanogpt.model.checkpoint import Checkpoint, load_checkpoint
+from nanogpt.model.safetensors_io import load_safetensors
+from nanogpt.serving import pyfunc as serving
+from nanogpt.serving.bundle import Bundle, write_bundle
+from nanogpt.tracking.run import scratch_folder
+
+PACKAGES = ("torch", "mlflow")    # pandas and numpy come with MLflow; each one named costs time at every checkpoint
+
+
+def model_name(domain: str) -> str:
+    return f"nanogpt-{domain}"
+
+
+def log_model(checkpoint: Checkpoint, path: Path, tags: Mapping[str, Any]) -> str:
+    """Log the checkpoint file at `path` as a model of the active run; returns the id of the logged model."""
+    code = served_code()
+    info = mlflow.pyfunc.log_model(
+        name=f"{checkpoint.domain}-{path.stem}", loader_module=code.loader.stem, data_path=str(path),
+        code_paths=[str(file) for file in code], signature=serving.SIGNATURE, input_example=serving.EXAMPLE,
+        step=checkpoint.step, pip_requirements=[f"{package}=={installed(package)}" for package in PACKAGES],
+        tags={name: str(value) for name, value in tags.items()})
+    return str(info.model_id)
+
+
+@functools.cache
+def served_code() -> Bundle:
+    """The code that travels with every model, written once in a process."""
+    return write_bundle("serving.pyfunc", "_load_pyfunc", Path(scratch_folder()))
+
+
+def register(checkpoint: Checkpoint, model_id: str, run_id: str, tags: Mapping[str, Any]) -> str:
+    """Register a logged model under its domain, once: identical weights keep their version. Returns its URI."""
+    name, client = model_name(checkpoint.domain), mlflow.MlflowClient()
+    same = {"sha256": checkpoint.sha256, "step": str(checkpoint.step)}
+    earlier = versions(name)
+    for version in earlier:
+        if same.items() <= version.tags.items():
+            return f"models:/{name}/{version.version}"
+    if not earlier and not client.search_registered_models(f"name = '{name}'"):
+        about = f"Checkpoints of character-level GPTs trained on {checkpoint.domain}: prompts in, text out."
+        client.create_registered_model(name, tags={"domain": checkpoint.domain}, description=about)
+    made = client.create_model_version(
+        name, source=f"models:/{model_id}", model_id=model_id, run_id=run_id, description=describe(checkpoint, tags),
+        tags={"domain": checkpoint.domain} | same | {tag: str(value) for tag, value in tags.items()})
+    return f"models:/{name}/{made.version}"
+
+
+def logged_models(run_id: str, experiment_id: str) -> list[tuple[str, Mapping[str, str]]]:
+    """Id and tags of each model that a run has logged wholly."""
+    found = mlflow.search_logged_models([experiment_id], f"source_run_id = '{run_id}'", output_format="list")
+    return [(model.model_id, model.tags) for model in found if model.status == LoggedModelStatus.READY]
+
+
+def describe(checkpoint: Checkpoint, tags: Mapping[str, Any]) -> str:
+    """What the version's line in the UI says."""
+    of = f" of {checkpoint.notes['max_steps']}" if "max_steps" in checkpoint.notes else ""
+    score = f", {tags['bits_per_byte']} bits per byte on validation" if "bits_per_byte" in tags else ""
+    return f"Step {checkpoint.step}{of}{score}"
+
+
+def versions(name: str) -> Sequence[Any]:
+    """All versions of a registered model; none where there is no such model."""
+    return list(mlflow.MlflowClient().search_model_versions(f"name = '{name}'"))
+
+
+def untrained(domain: str) -> str:
+    """The newest registered version of step 0. UserError where there is none."""
+    found = [int(version.version) for version in versions(model_name(domain)) if version.tags.get("step") == "0"]
+    if not found:
+        raise UserError(f"{model_name(domain)} must have a registered version of step 0, got none ({known_models()})")
+    return f"models:/{model_name(domain)}/{max(found)}"
+
+
+def set_alias(uri: str, alias: str) -> None:
+    """Point an alias at the version `models:/<name>/<version>`; a stage is written on the version as a tag too."""
+    _, name, number = uri.split("/")
+    client = mlflow.MlflowClient()
+    client.set_registered_model_alias(name, alias, number)
+    if alias in STAGE_SHARES:
+        client.set_model_version_tag(name, number, "stage", alias)
+
+
+def set_best(uri: str) -> None:
+    """Point `best` at this version unless the one that has it lies lower in its tag `bits_per_byte`."""
+    _, name, number = uri.split("/")
+    found = {str(version.version): float(version.tags["bits_per_byte"]) for version in versions(name)}
+    holder = str(mlflow.MlflowClient().get_registered_model(name).aliases.get("best", number))
+    if found[number] <= found.get(holder, found[number]):
+        set_alias(uri, "best")
+
+
+def load(uri: str) -> Checkpoint:
+    """The checkpoint behind `models:/nanogpt-math@late`, `models:/…/3`, `runs:/<id>/checkpoints/final.pt` or a path.
+
+    UserError where there is none.
+    """
+    if not uri.startswith(("models:/", "runs:/")):
+        return load_safetensors(uri) if uri.endswith(".safetensors") else load_checkpoint(uri)
+    try:
+        local = Path(mlflow.artifacts.download_artifacts(uri))
+    except (MlflowException, OSError) as error:
+        raise UserError(f"model must exist in the registry or a run, got {uri!r} ({known_models()})") from error
+    files = [local] if local.is_file() else sorted(local.rglob("*.pt"))
+    if len(files) != 1:
+        raise UserError(f"model must hold one checkpoint, got {len(files)} in {uri!r}")
+    return load_checkpoint(files[0])
+
+
+@dataclass(frozen=True)
+class Version:
+    """A registered checkpoint as the registry describes it."""
+
+    name: str
+    number: int
+    run_id: str
+    tags: Mapping[str, str]
+    aliases: tuple[str, ...]
+
+    @property
+    def uri(self) -> str:
+        return f"models:/{self.name}/{self.number}"
+
+    @property
+    def line(self) -> str:
+        """"3 · step 15 · 5.1234 bits per byte · early, best"."""
+        parts = [str(self.number), f"step {self.tags.get('step', '?')}"]
+        if score := self.tags.get("bits_per_byte"):
+            parts.append(f"{score} bits per byte")
+        return " · ".join([*parts, *filter(None, [", ".join(self.aliases)])])
+
+
+def catalogue() -> list[Version]:
+    """All registered checkpoints, by name and number."""
+    models = mlflow.search_registered_models(filter_string="name LIKE 'nanogpt-%'")
+    found = [Version(model.name, int(version.version), version.run_id or "", version.tags,
+                     tuple(sorted(a for a, number in model.aliases.items() if int(number) == int(version.version))))
+             for model in models for version in versions(model.name)]
+    return sorted(found, key=lambda version: (version.name, version.number))
+
+
+def version_of(uri: str) -> Version:
+    """The version behind `models:/<name>@<alias>` or `models:/<name>/<number>`. UserError where there is none."""
+    name, mark, which = uri.removeprefix("models:/").replace("/", "@").partition("@")
+    for version in catalogue():
+        if uri.startswith("models:/") and mark and version.name == name and (
+                which == str(version.number) or which in version.aliases):
+            return version
+    raise UserError(f"model must be a registered version, got {uri!r} ({known_models()})")
+
+
+def tree(found: Sequence[Version]) -> str:
+    """Versions below their model, or below the version that they were adapted from."""
+    uris = {version.uri for version in found}
+    roots = [version for version in found if version.tags.get("parent") not in uris]
+
+    def draw(versions: Sequence[Version], indent: str, *, named: bool) -> Iterator[str]:
+        for version in versions:
+            last = version is versions[-1]
+            yield f"{indent}{'└── ' if last else '├── '}{f'{version.name} ' if named else ''}{version.line}"
+            children = [child for child in found if child.tags.get("parent") == version.uri]
+            yield from draw(children, indent + ("    " if last else "│   "), named=True)
+
+    return "\n".join(line for name, group in groupby(roots, key=lambda version: version.name)
+                     for line in (name, *draw(list(group), "", named=False)))
+
+
+def known_models() -> str:
+    """What a mistyped name may have meant."""
+    try:
+        found = mlflow.MlflowClient().search_registered_models(max_results=20)
+    except MlflowException as error:
+        return str(error).splitlines()[0]
+    if not found:
+        return "nothing is registered here yet"
+    return "registered: " + ", ".join(f"{m.name} @ {', '.join(sorted(m.aliases)) or 'no alias'}" for m in found)

@@ -1,0 +1,1 @@
+"""Training from random weights: optimizers, schedule, the step, the loop, many models at once."""

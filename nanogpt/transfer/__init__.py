@@ -1,0 +1,1 @@
+"""Few-shot adaptation to another domain: fine-tuning, tuned learning rates, measures."""

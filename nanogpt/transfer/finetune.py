@@ -1,0 +1,157 @@
+"""A few windows of a new domain and a few steps from a checkpoint; many such fine-tunings train as one model.
+
+Shape suffixes: M members, K shots, B rows of each member in a step, N = M · B, T positions, S steps, V characters.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from nanogpt.config import Config
+from nanogpt.errors import require
+from nanogpt.evaluation.evaluate import stacked_losses
+from nanogpt.evaluation.metrics import ESCAPE_BITS_PER_BYTE, bits
+from nanogpt.model.checkpoint import Checkpoint
+from nanogpt.model.device import resolve_device
+from nanogpt.model.gpt import GPT
+from nanogpt.text.corpus import Corpus, Split, batch_offsets
+from nanogpt.text.vocabulary import Vocabulary
+from nanogpt.training.optimizer import set_rate_factor
+from nanogpt.training.schedule import evenly_spaced_steps, rate_factor
+from nanogpt.training.stacked import MemberAdam, stack, weights_of_member
+from nanogpt.training.step import make_step
+
+WARMUP_STEPS = 3
+
+
+@dataclass(frozen=True)
+class FineTuning:
+    """From which weights, to which text, at which learning rate, with which windows of it."""
+
+    checkpoint: Checkpoint
+    target: Corpus
+    learning_rate: float
+    seed: int
+
+
+@dataclass(frozen=True)
+class AdaptationPoint:
+    """A point of a learning curve, on the head of the target's validation text."""
+
+    step: int
+    bits_per_byte: float
+    nats_per_character: float
+    checkpoint: Checkpoint | None      # the adapted model, at the last point alone
+
+
+def few_shot_windows(split: Split, block_size: int, shots: int, seed: int) -> Tensor:
+    """`shots` windows (K, T + 1) that do not overlap; for one seed, fewer shots are the first of more.
+
+    UserError where the text holds fewer windows.
+    """
+    held = (len(split) - 1) // block_size
+    require(shots <= held, f"shots must be at most the {held} windows of the target's training text", shots)
+    chosen_K = torch.randperm(held, generator=torch.Generator().manual_seed(seed))[:shots] * block_size
+    return split.ids_N[chosen_K[:, None] + torch.arange(block_size + 1)]
+
+
+def batches(windows_MKT: Tensor, batch_size: int, steps: int, seeds: Sequence[int]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Inputs and targets (N, T) of each step: every member's windows in shuffled epochs of its seed.
+
+    At most `batch_size` windows of a member at a time.
+    """
+    members, shots, _ = windows_MKT.shape
+    rows, device = min(batch_size, shots), windows_MKT.device
+    chosen_SMB = torch.stack([batch_offsets(shots + 1, 1, rows, steps, seed) for seed in seeds], dim=1).to(device)
+    for chosen_MB in chosen_SMB:
+        window_NT = windows_MKT[torch.arange(members, device=device)[:, None], chosen_MB].flatten(0, 1)
+        yield window_NT[:, :-1], window_NT[:, 1:]
+
+
+def adapt(members: Sequence[FineTuning], config: Config) -> Iterator[list[AdaptationPoint]]:
+    """Fine-tune each member with a fresh Adam at its rate after a short warm-up; yields points of all learning curves.
+
+    All weights learn, or the head alone. The first points are the zero-shot ones; the last carry the adapted
+    checkpoints; the members' own checkpoints stay as they are. Only training and validation text is read. Ends at the
+    first point where no loss is finite. UserError where the members differ in shape, or one from its target in
+    vocabulary.
+    """
+    settings, device = config.transfer, resolve_device(config.device)
+    for member in members:
+        require(member.target.vocabulary == member.checkpoint.vocabulary, "target must be encoded with the vocabulary "
+                f"of {member.checkpoint.title} ({member.checkpoint.vocabulary.sha256[:12]}…)",
+                member.target.vocabulary.sha256[:12])
+    model = stack([member.checkpoint for member in members], device)
+    learning = model.head if settings.fine_tune == "head" else model
+    model.requires_grad_(False)
+    learning.requires_grad_(True)
+    rates_M = torch.tensor([member.learning_rate for member in members], device=device)
+    optimizer = MemberAdam(learning.parameters(), rates_M)
+    step_once = make_step(model, [optimizer], members=len(members))
+    feed = batches(shown_to(members, settings.shots).to(device), settings.transfer_batch_size,
+                   settings.transfer_steps, [member.seed for member in members])
+    points = set(evenly_spaced_steps(settings.transfer_steps, settings.curve_points))
+    for step in range(settings.transfer_steps + 1):
+        if step in points:
+            found = validation_losses(model, members, settings.curve_characters)
+            last = step == settings.transfer_steps or not any(math.isfinite(bits) for bits, _ in found)
+            yield [AdaptationPoint(step, *loss, adapted(member, model, i, step) if last else None)
+                   for i, (member, loss) in enumerate(zip(members, found, strict=True))]
+            if last:
+                return
+        set_rate_factor([optimizer], rate_factor(step, settings.transfer_steps, WARMUP_STEPS, 0.0))
+        step_once(*next(feed))
+
+
+def shown_to(members: Sequence[FineTuning], shots: int) -> Tensor:
+    """The windows (M, K, T + 1) that each member learns from."""
+    return torch.stack([few_shot_windows(member.target.train, member.checkpoint.model_config.block_size, shots,
+                                         member.seed) for member in members])
+
+
+def validation_losses(model: GPT, members: Sequence[FineTuning], characters: int) -> list[tuple[float, float]]:
+    """Bits per byte and nats per character of each member on the head of its target's validation text."""
+    length = min(characters, *(len(member.target.validation) for member in members))
+    splits = [member.target.validation.head(length) for member in members]
+    nats_MN = stacked_losses(model, splits).double()
+    return [((bits(float(nats_N.sum())) + ESCAPE_BITS_PER_BYTE * int(split.escape_bytes_N.sum())) / split.n_bytes,
+             float(nats_N.mean())) for nats_N, split in zip(nats_MN, splits, strict=True)]
+
+
+def adapted(member: FineTuning, model: GPT, place: int, step: int) -> Checkpoint:
+    """The checkpoint of a member adapted for `step` steps; it has seen what its parent and the target hold."""
+    source, target = member.checkpoint, member.target
+    notes = dict(source.notes) | {"parent_sha256": source.sha256, "parent_domain": source.domain,
+                                  "parent_step": source.step, "learning_rate": member.learning_rate,
+                                  "seed": member.seed}
+    return Checkpoint(f"{source.domain}-to-{target.name}", step, source.model_config, source.vocabulary,
+                      weights_of_member(model, place), source.character_counts_V + target.character_counts_V, notes)
+
+
+def extend_vocabulary(checkpoint: Checkpoint, text: str, min_count: int) -> Checkpoint:
+    """The checkpoint with the characters added that occur at least `min_count` times in `text`.
+
+    Their rows of embedding and head are the means of the old rows (Hewitt 2021, nlp.stanford.edu/~johnhew,
+    "Initializing new word embeddings"); with their logits masked the model predicts what it did.
+    """
+    known = checkpoint.vocabulary.characters
+    vocabulary = Vocabulary("".join(sorted({*known, *Vocabulary.of([text], min_count).characters})))
+    places_V = torch.cat((torch.zeros(1, dtype=torch.int64), vocabulary.encode(known)))
+    counts_V = torch.zeros(len(vocabulary), dtype=checkpoint.character_counts_V.dtype)
+    counts_V[places_V] = checkpoint.character_counts_V
+    rows = {name: with_mean_rows(checkpoint.weights[name], places_V, len(vocabulary))
+            for name in ("embedding.weight", "head.weight")}
+    weights: Mapping[str, Tensor] = {**checkpoint.weights, **rows}
+    return replace(checkpoint, vocabulary=vocabulary, weights=weights, character_counts_V=counts_V)
+
+
+def with_mean_rows(old_VC: Tensor, places_V: Tensor, size: int) -> Tensor:
+    """A table of `size` rows: the old ones at their new places, their mean elsewhere."""
+    new_VC = old_VC.mean(0).expand(size, -1).clone()
+    new_VC[places_V] = old_VC
+    return new_VC

@@ -1,0 +1,210 @@
+"""From the rows of single transfers to means over seeds, and to stages compared: tidy rows, one for each question."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pandas as pd
+
+from nanogpt.transfer.measures import (
+    Interval,
+    Steps,
+    area_under_curve,
+    effective_data_transferred,
+    loss_after,
+    mean_interval,
+    mean_steps,
+    rate_sensitivity,
+    steps_to,
+    transfer_ratio,
+)
+
+CELL = ["source", "stage", "checkpoint_step", "target", "shots"]
+RUN = [*CELL, "view", "seed"]
+RIVALS = ["source", "target", "shots", "view"]
+STAGED = ("early", "mid", "late", "final")
+COMPARED = {"test_bits_per_byte": "test loss after adaptation", "change_bits_per_byte": "its change from the start",
+            "area_bits_per_byte": "mean loss during adaptation", "steps_to_threshold": "steps to the earlier one's end"}
+"""What stages are compared by; lower is better in all of them."""
+
+Row = dict[str, Any]
+
+
+def view_means(transfers: pd.DataFrame, view: str = "tuned") -> pd.DataFrame:
+    """A row for each cell: the means over the seeds of one view, without the column of seeds."""
+    if transfers.empty:
+        return transfers
+    rows = transfers[transfers["view"] == (view if view in set(transfers["view"]) else transfers["view"].iloc[0])]
+    keys = [name for name in (*CELL, "view", "step") if name in rows]
+    means: pd.DataFrame = rows.drop(columns="seed").groupby(keys, sort=False, as_index=False).mean(numeric_only=True)
+    return means
+
+
+def curve_means(curves: pd.DataFrame) -> pd.DataFrame:
+    """A row for each cell, view and step: mean, lowest and highest validation loss over the seeds."""
+    if curves.empty:
+        return curves
+    loss = curves.groupby([*CELL, "view", "step"], sort=False)["validation_bits_per_byte"]
+    return loss.agg(validation_bits_per_byte="mean", low="min", high="max").reset_index()
+
+
+def run_measures(transfers: pd.DataFrame, curves: pd.DataFrame) -> pd.DataFrame:
+    """`transfers` with what each learning curve says: area, loss half-way, steps to the threshold and if it came there.
+
+    The threshold is where the least trained checkpoint of the same source, target, shots and view ends on average
+    over its seeds. Where it is not reached, the steps are those that were made: a right-censored time.
+    """
+    if transfers.empty:
+        return transfers
+    ends = curves.sort_values("step").groupby(RUN, sort=False).tail(1)
+    first = ends[ends["checkpoint_step"] == ends.groupby(RIVALS)["checkpoint_step"].transform("min")]
+    thresholds = first.groupby(RIVALS)["validation_bits_per_byte"].mean().to_dict()
+    by_run = dict(iter(curves.sort_values("step").groupby(RUN, sort=False)))
+    found = []
+    for row in transfers.to_dict("records"):
+        curve = by_run[tuple(row[name] for name in RUN)]
+        steps, losses = curve["step"].tolist(), curve["validation_bits_per_byte"].tolist()
+        reached = steps_to(steps, losses, thresholds[tuple(row[name] for name in RIVALS)])
+        change = row["test_bits_per_byte"] - row["zero_shot_bits_per_byte"]
+        found.append(row | {"change_bits_per_byte": change, "area_bits_per_byte": area_under_curve(steps, losses),
+                            "bits_per_byte_half_way": loss_after(steps, losses, (steps[0] + steps[-1]) / 2),
+                            "steps_to_threshold": reached.steps, "reached_threshold": reached.reached})
+    return pd.DataFrame(found)
+
+
+def cell_measures(runs: pd.DataFrame, trials: pd.DataFrame) -> pd.DataFrame:
+    """One row for each cell and view: means over seeds with 95 % t intervals, and what is measured against scratch."""
+    if runs.empty:
+        return runs
+    return pd.DataFrame(_cell_row(dict(zip([*CELL, "view"], key, strict=True)), part, runs, trials)
+                        for key, part in runs.groupby([*CELL, "view"], sort=False))
+
+
+def _cell_row(names: Row, part: pd.DataFrame, runs: pd.DataFrame, trials: pd.DataFrame) -> Row:
+    row = names | {"seeds": len(part), "learning_rate": part["learning_rate"].iloc[0],
+                   "zero_shot_bits_per_byte": part["zero_shot_bits_per_byte"].iloc[0],
+                   "best_test_bits_per_byte": part["test_bits_per_byte"].min()}
+    for name in ("test_bits_per_byte", "change_bits_per_byte", "area_bits_per_byte", "bits_per_byte_half_way"):
+        row |= _columns(name, mean_interval(part[name].tolist()))
+    steps = mean_steps([Steps(*pair) for pair in zip(part["steps_to_threshold"], part["reached_threshold"],
+                                                     strict=True)])
+    row |= {"steps_to_threshold": str(steps), "seeds_that_reached_it": int(part["reached_threshold"].sum())}
+    forgotten = (part["source_bits_per_byte_after"] - part["source_bits_per_byte_before"]).astype(float).dropna()
+    row |= _columns("forgetting_bits_per_byte", mean_interval(forgotten.tolist())) if len(forgotten) else {}
+    ended = _same(trials, names, CELL).dropna(subset="validation_bits_per_byte") if len(trials) else trials
+    if len(ended):
+        row["rate_sensitivity"] = rate_sensitivity(ended["learning_rate"].tolist(),
+                                                   ended["validation_bits_per_byte"].tolist())
+    scratch = _same(runs[runs["stage"] == "scratch"], names, ["target", "view"])
+    return row | (_against_scratch(row, scratch) if len(scratch) and names["stage"] != "scratch" else {})
+
+
+def _against_scratch(row: Row, scratch: pd.DataFrame) -> Row:
+    """Jumpstart (Taylor & Stone 2009) in bits per byte, transfer ratio, effective data transferred in windows."""
+    equal = scratch[scratch["shots"] == row["shots"]]
+    by_shots = scratch.groupby("shots")["test_bits_per_byte"].mean().sort_index()
+    data = effective_data_transferred(row["test_bits_per_byte"], row["shots"], by_shots.index.tolist(),
+                                      by_shots.tolist())
+    found: Row = {"effective_windows_transferred": str(data)}
+    if len(equal):
+        found["jumpstart_bits_per_byte"] = equal["zero_shot_bits_per_byte"].iloc[0] - row["zero_shot_bits_per_byte"]
+        found["transfer_ratio"] = transfer_ratio(row["area_bits_per_byte"], equal["area_bits_per_byte"].mean())
+    return found
+
+
+def _same(frame: pd.DataFrame, names: Row, columns: Sequence[str]) -> pd.DataFrame:
+    mask = pd.Series(True, index=frame.index)
+    for column in columns:
+        mask &= frame[column] == names[column]
+    return frame[mask]
+
+
+def _columns(name: str, interval: Interval) -> Row:
+    return {name: interval.mean, f"{name}_low": interval.low, f"{name}_high": interval.high}
+
+
+def stage_comparisons(runs: pd.DataFrame) -> pd.DataFrame:
+    """Later minus earlier stage, for each view and measure: mean and 95 % t interval over source → target pairs.
+
+    Runs are paired over source, target, shots and seed; differences are averaged over shots and seeds first, which
+    share weights and texts, so that each pair of domains counts once. Steps to the threshold are compared as
+    restricted times: all are censored at the same last step, so their mean is that of the Kaplan–Meier curve.
+    `runs_ahead` of `runs_paired` are the single runs in which the later stage was better.
+    """
+    if runs.empty:
+        return runs
+    return pd.DataFrame(row for view, part in runs.groupby("view", sort=False) for row in _compared(str(view), part))
+
+
+def _compared(view: str, runs: pd.DataFrame) -> Iterator[Row]:
+    stages = [stage for stage in STAGED if stage in set(runs["stage"])]
+    wide = runs.pivot_table(index=["source", "target", "shots", "seed"], columns="stage", values=list(COMPARED))
+    for later in stages[1:]:
+        for measure in COMPARED:
+            change = (wide[measure][later] - wide[measure][stages[0]]).dropna()
+            if len(change):
+                pairs = change.groupby(["source", "target"]).mean()
+                interval = mean_interval(pairs.tolist())
+                yield {"view": view, "measure": measure, "earlier": stages[0], "later": later,
+                       "difference": interval.mean, "low": interval.low, "high": interval.high, "pairs": interval.n,
+                       "seeds": change.index.get_level_values("seed").nunique(),
+                       "runs_ahead": int((change < 0).sum()), "runs_paired": len(change),
+                       "claim": verdict(interval)}
+
+
+def verdict(interval: Interval) -> str:
+    """What the interval allows to be said of the later stage."""
+    if not interval.excludes_zero:
+        return "not decided"
+    return "better" if interval.mean < 0 else "worse"
+
+
+def with_front(measures: pd.DataFrame) -> pd.DataFrame:
+    """Of each source and target, `gain_bits_per_byte` on the target and whether a row is on the Pareto front.
+
+    On the front no other cell of the pair gains more and forgets less. Rows without a source's own text are left out.
+    """
+    if "forgetting_bits_per_byte" not in measures:
+        return measures.head(0)
+    frame = measures.dropna(subset="forgetting_bits_per_byte")
+    frame = frame.assign(gain_bits_per_byte=frame["zero_shot_bits_per_byte"] - frame["test_bits_per_byte"])
+    frame = frame.sort_values(["gain_bits_per_byte", "forgetting_bits_per_byte"], ascending=[False, True])
+    least = frame.groupby(["source", "target"])["forgetting_bits_per_byte"].cummin()
+    lowest = frame.assign(least=least, on_front=frame["forgetting_bits_per_byte"] == least)
+    lowest["on_front"] &= ~lowest.duplicated(["source", "target", "least"])
+    return lowest.drop(columns="least")
+
+
+CLAIMS = {"better": "the interval allows the claim that the later one adapts better",
+          "worse": "the interval allows the claim that the later one adapts worse",
+          "not decided": "the interval allows no claim"}
+
+
+def sentences(comparisons: pd.DataFrame) -> Iterator[str]:
+    """For each view, whether the last stage adapts better or worse than the first, and if the interval allows it."""
+    if comparisons.empty:
+        return
+    last = comparisons[comparisons["later"] == comparisons["later"].iloc[-1]]
+    views = {view: rows.drop(columns="view").reset_index(drop=True) for view, rows in last.groupby("view", sort=False)}
+    if views.keys() == {"tuned", "fixed"} and views["tuned"].equals(views["fixed"]):
+        views = {"tuned (everywhere the fixed)": views["tuned"]}
+    for view, rows in views.items():
+        row = rows.set_index("measure").to_dict("index")
+        loss, change, steps = (row[name] for name in ("test_bits_per_byte", "change_bits_per_byte",
+                                                      "steps_to_threshold"))
+        seeds = f"{loss['seeds']} seeds" if loss["seeds"] > 1 else "1 seed"
+        yield (f"At the {view} learning rate the adapted {loss['later']} checkpoint ends {abs(loss['difference']):.2f} "
+               f"bits per byte {'below' if loss['difference'] < 0 else 'above'} the adapted {loss['earlier']} one on "
+               f"the target's test text ({interval_text(loss)} over {loss['pairs']} source → target pairs, {seeds}; "
+               f"ahead in {loss['runs_ahead']} of {loss['runs_paired']} runs): {CLAIMS[loss['claim']]}. From its own "
+               f"zero-shot loss it falls by {abs(change['difference']):.2f} "
+               f"{'more' if change['difference'] < 0 else 'less'} ({interval_text(change)}), and it comes to the "
+               f"validation loss at which the {loss['earlier']} one ends {abs(steps['difference']):.1f} steps "
+               f"{'sooner' if steps['difference'] <= 0 else 'later'} ({interval_text(steps)}).")
+
+
+def interval_text(row: Row) -> str:
+    """Of the signed difference, later minus earlier."""
+    interval = f"95 % interval {row['low']:+.2f} to {row['high']:+.2f}" if row["pairs"] > 1 else "no interval"
+    return f"difference {row['difference']:+.2f}, {interval}"

@@ -1,0 +1,80 @@
+"""The page to play with: what it answers is what the science says, and it works in a real Chromium."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from flask.testing import FlaskClient
+from support import browse
+
+from nanogpt.apps.demo import create_app, create_server, ladders
+from nanogpt.attribution.maps import attribute
+from nanogpt.model.checkpoint import Checkpoint
+from nanogpt.model.generate import generate
+from nanogpt.tracking import registry
+from nanogpt.tracking.registry import Version
+
+
+@pytest.fixture
+def page(models: str) -> Iterator[FlaskClient]:
+    with create_app(registry.catalogue()).test_client() as client:
+        yield client
+
+
+def test_it_writes_what_the_checkpoint_at_that_step_writes(page: FlaskClient, checkpoints: list[Checkpoint]) -> None:
+    steps = page.get("/about").get_json()["steps"]
+    assert steps == [checkpoint.step for checkpoint in checkpoints]
+    for asked, checkpoint in ((steps[-1], checkpoints[-1]), (steps[1] + 1, checkpoints[1])):
+        answer = page.post("/write", json={"domain": "shakespeare", "step": asked, "prompt": "To be", "characters": 12})
+        (written,) = generate(checkpoint.build(), checkpoint.vocabulary, ["To be"], 12)
+        assert answer.get_json() == {"step": checkpoint.step, "text": written}
+
+
+def test_what_a_model_does_not_know_is_named(page: FlaskClient) -> None:
+    told = [page.post("/read", json={"domain": "shakespeare", "prompt": prompt}).get_json()["unknown"]
+            for prompt in ("To ☃be", "To be")]
+    assert told == ["☃", ""]
+
+
+def test_it_reads_with_shares_and_likely_characters(page: FlaskClient, trained: Checkpoint) -> None:
+    answer = page.post("/read", json={"domain": "shakespeare", "prompt": "To be"}).get_json()
+    (found,) = attribute(trained.build(), trained, ["To be"])
+    assert "".join(target["character"] for target in answer["targets"]) == found.targets
+    assert len(answer["positions"]) == 5 and all(len(entry["top"]) == 5 for entry in answer["positions"])
+
+
+@pytest.mark.parametrize(("question", "asked", "message"), [
+    ("write", {"domain": "cooking"}, "domain must be one of shakespeare"),
+    ("write", {"domain": "shakespeare", "characters": 10**9}, "characters must be in"),
+    ("write", {"domain": "shakespeare", "temperature": "hot"}, "could not convert"),
+    ("read", {"domain": "shakespeare", "prompt": ""}, "at least one character")])
+def test_what_is_refused(page: FlaskClient, question: str, asked: dict[str, object], message: str) -> None:
+    answer = page.post(f"/{question}", json=asked)
+    assert answer.status_code == 400 and message in answer.get_json()["error"]
+
+
+def test_the_newest_training_counts_and_adapted_models_do_not() -> None:
+    def version(number: int, run_id: str, **tags: str) -> Version:
+        return Version("nanogpt-a", number, run_id, {"domain": "a", "step": str(number), **tags}, ())
+
+    adapted = version(4, "other", parent="models:/nanogpt-a/1")
+    found = ladders([version(1, "old"), version(2, "new"), version(3, "new"), adapted])
+    assert found == {"a": {2: "models:/nanogpt-a/2", 3: "models:/nanogpt-a/3"}}
+    with pytest.raises(ValueError, match="at least one training"):
+        create_app([])
+
+
+def test_chromium_shows_texts_distributions_and_shares(models: str, tmp_path: Path) -> None:
+    server = create_server(registry.catalogue(), 0)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        dom, console = browse(f"http://127.0.0.1:{server.port}/", tmp_path / "profile")
+    finally:
+        server.shutdown()
+        thread.join()
+    assert console == []
+    assert 'data-ready="yes"' in dom and dom.count('class="bar"') == 5 and "background: rgb" in dom

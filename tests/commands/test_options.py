@@ -1,0 +1,75 @@
+"""The command line: a field is an option, and what a user can cause is one line and exit code 2."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+
+from nanogpt.commands import options
+from nanogpt.commands.analyze import analyze
+from nanogpt.commands.evaluate import evaluate
+from nanogpt.commands.generate import generate
+from nanogpt.commands.study import study as main
+from nanogpt.commands.train import train
+from nanogpt.config import Config
+
+
+@options.command("data", "model", "train", "transfer", "analysis")
+def show(config: Config) -> None:
+    click.echo(f"{config.preset} {config.model.n_embd} {config.model.block_size} {config.data.equal_bytes}")
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run(command: click.Command, *arguments: str) -> Result:
+    return CliRunner().invoke(command, arguments)
+
+
+def test_hyphens_and_underscores_are_the_same_and_empty_means_preset() -> None:
+    spelled = [run(show, "--n-embd", "64", "--equal-bytes", "false"),
+               run(show, "--n_embd", "64", "--equal_bytes", "no")]
+    assert {result.output for result in spelled} == {"quick 64 128 False\n"}
+    assert run(show, "--preset", "smoke", "--n-embd", "").output == "smoke 32 32 True\n"
+
+
+BAD = [
+    (main, ["--preset", "quik"], "preset must be one of smoke, quick, standard, gpu, got 'quik'"),
+    (main, ["--device", "tpu"], "device must be auto, cpu, cuda or mps, got 'tpu'"),
+    (main, ["--n-embd", "100", "--n-head", "7"], "n_embd must be divisible by"),
+    (main, ["--block-size", "0"], "block_size must be > 0, got 0"),
+    (main, ["--corpora", "none"], "corpora must be embedded or full, got 'none'"),
+    (main, ["--domains", "shakespear"], "shakespeare"),
+    (main, ["--domains", "math,math=x.txt"], "x.txt"),
+    (train, ["--domain", "recipes=nowhere.txt"], "nowhere.txt"),
+    (train, ["--domain", "recipes=short.txt", "--domains", "recipes=short.txt"], "block_size"),
+    (train, ["--domain", "recipes=empty.txt"], "empty"),
+    (train, ["--domain", "recipes=binary.txt"], "binary.txt"),
+    (train, ["--domain", "recipes=latin.txt"], "UTF-8"),
+    (train, ["--resume", "nothing"], "resume must be the id of a run of the entry point train, got 'nothing'"),
+    (evaluate, ["--models", "missing.pt"], "missing.pt"),
+    (evaluate, ["--models", "short.txt"], "short.txt"),
+    (analyze, ["--models", "missing.pt", "--prompts", "latin.txt"], "missing.pt"),
+    (generate, ["--model", "models:/nanogpt-nothing@late"], "models:/nanogpt-nothing@late"),
+    (generate, ["--model", "missing.pt", "--temperature", "-1"], "temperature must be >= 0 and finite, got -1.0"),
+]
+
+
+@pytest.mark.parametrize(("command", "arguments", "text"), BAD, ids=[f"{c.name} {' '.join(a)}" for c, a, _ in BAD])
+def test_bad_input_gets_one_line_and_exit_code_2(command, arguments, text, elsewhere: Path) -> None:
+    (elsewhere / "short.txt").write_text("Boil the water.\n" * 5)
+    (elsewhere / "empty.txt").write_text("")
+    (elsewhere / "binary.txt").write_bytes(b"PK\x00\x01" * 500)
+    (elsewhere / "latin.txt").write_bytes("crème brûlée\n".encode("latin-1") * 500)
+    result = run(command, *arguments)
+    assert result.exit_code == 2, result.output
+    lines = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
+    assert len(lines) == 1 and text in lines[0]
+    assert "Traceback" not in result.output
+    assert not list(elsewhere.glob("mlruns/**/*.pt"))

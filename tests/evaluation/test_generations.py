@@ -1,0 +1,43 @@
+"""Texts in a batch are scored as each by itself; variety by hand; the classifier tells real domains apart."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from nanogpt.evaluation.evaluate import read
+from nanogpt.evaluation.generations import distinct_share, fit_classifier, labelled, repeated_share, score_texts
+from nanogpt.model.checkpoint import Checkpoint
+from nanogpt.text.corpus import Corpus, make_split
+
+
+def test_a_batch_of_texts_is_scored_as_each_by_itself(trained: Checkpoint) -> None:
+    model, texts = trained.build(), ["To be", "or not to be, that is the question: whether 'tis nobler", "q"]
+    loss_BT, entropy_BT = score_texts(model, trained.vocabulary, texts)
+    assert loss_BT.shape == entropy_BT.shape == (3, len(texts[1])) and len(texts[1]) > model.config.block_size
+    for text, loss_T, entropy_T in zip(texts, loss_BT, entropy_BT, strict=True):
+        alone = read(model, make_split(text, trained.vocabulary))
+        torch.testing.assert_close(loss_T[:len(text)], alone.loss_N, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(entropy_T[:len(text)], alone.entropy_N, rtol=1e-4, atol=1e-5)
+        assert loss_T[len(text):].isnan().all()
+
+
+@pytest.mark.parametrize(("text", "distinct"), [("abcabc", 3 / 4), ("aaaaaa", 1 / 4), ("ab", 1.0), ("abcdef", 1.0)])
+def test_variety(text: str, distinct: float) -> None:
+    assert distinct_share(text) == distinct
+    assert repeated_share(text, 3) == 1 - distinct
+
+
+def test_the_classifier_tells_held_out_passages_apart(corpora: dict[str, Corpus]) -> None:
+    classifier = fit_classifier(corpora, 100)
+    assert classifier.accuracy > 0.9
+    tests = {name: corpus.test.text for name, corpus in corpora.items()}
+    passages, names = labelled(tests, 100, 15)
+    found = classifier.domains_of(passages)
+    assert sum(a == b for a, b in zip(found, names, strict=True)) / len(names) > 0.85
+    assert classifier.domains_of([]) == []
+
+
+def test_passages_do_not_overlap_and_cover_the_text() -> None:
+    passages, names = labelled({"a": "0123456789", "b": "xy"}, 3, 2)
+    assert passages == ["012", "567", "xy"] and names == ["a", "a", "b"]

@@ -1,0 +1,74 @@
+"""Functions that several tests call: texts and models made up, ports, a browser, another user's environment."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from nanogpt.config import ModelConfig
+from nanogpt.model.gpt import GPT
+from nanogpt.text.sources import DomainText
+
+ROOT = Path(__file__).parents[2]
+
+
+def domain_text(name: str, text: str) -> DomainText:
+    """A text as `load_domain` would give it, for tests that make up their own."""
+    return DomainText(name, text, "file", f"{name}.txt", "unknown", hashlib.sha256(text.encode()).hexdigest(),
+                      len(text.encode()))
+
+
+def make_noisy_model(config: ModelConfig, vocab_size: int) -> GPT:
+    model = GPT(config, vocab_size).double().eval()
+    generator = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(0.4 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64))
+    return model
+
+
+QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "OMP_NUM_THREADS": "1"}
+
+
+def elsewhere_environment(tracking_uri: str) -> dict[str, str]:
+    """The environment of a process of another user: the store and nothing else of this one, no repository."""
+    inherited = {name: value for name, value in os.environ.items()
+                 if not name.startswith("MLFLOW_") and name != "PYTHONPATH"}
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return inherited | QUIET | {"MLFLOW_TRACKING_URI": tracking_uri, "PATH": path}
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+def wait_for_port(port: int, process: subprocess.Popen[bytes]) -> None:
+    for _ in range(1200):
+        assert process.poll() is None, "the server ended"
+        with socket.socket() as attempt:
+            if attempt.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.1)
+    raise TimeoutError(port)
+
+
+def browse(address: str, folder: Path) -> tuple[str, list[str]]:
+    """The page as headless Chromium has it after its scripts, and what its console said."""
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if not chromium:
+        pytest.skip("no Chromium is installed: apt-get install chromium")
+    command = [chromium, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder}",
+               "--enable-logging=stderr", "--virtual-time-budget=8000", "--dump-dom", address]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    return done.stdout, [line for line in done.stderr.splitlines() if ":CONSOLE" in line]

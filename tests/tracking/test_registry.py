@@ -1,0 +1,84 @@
+"""The registry: idempotent, drawn as a tree, and no alias without a reload that scores the same."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import mlflow
+import pytest
+import torch
+from click.testing import CliRunner, Result
+
+import nanogpt
+from nanogpt.commands.registry import registry as command
+from nanogpt.config import Config
+from nanogpt.model.checkpoint import Checkpoint
+from nanogpt.study import verify as verification
+from nanogpt.text.corpus import Corpus
+from nanogpt.tracking import registry
+from nanogpt.tracking.registry import Version
+from nanogpt.tracking.run import open_run
+
+NAME = "nanogpt-shakespeare"
+
+
+def call(*arguments: str) -> Result:
+    return CliRunner().invoke(command, arguments)
+
+
+def test_native_checkpoints_load_by_name(models: str, trained: Checkpoint) -> None:
+    loaded = nanogpt.load(f"models:/{NAME}@late")
+    assert (loaded.sha256, loaded.step, loaded.vocabulary) == (trained.sha256, trained.step, trained.vocabulary)
+    ids_BT = torch.arange(8)[None]
+    assert torch.equal(loaded.build()(ids_BT), trained.build()(ids_BT))
+
+
+def test_identical_weights_are_registered_once(models: str, trained: Checkpoint) -> None:
+    before = registry.catalogue()
+    with open_run("again") as run:
+        model_id = registry.log_model(trained, run.checkpoint(trained), {})
+        uri = registry.register(trained, model_id, run.id, {"bits_per_byte": "4.0000"})
+    assert registry.catalogue() == before and uri == registry.version_of(f"models:/{NAME}@late").uri
+
+
+def test_an_alias_waits_for_a_reload_that_scores_the_same(models: str, trained: Checkpoint, tiny_config: Config,
+                                                          corpora: dict[str, Corpus]) -> None:
+    split, uri = corpora["shakespeare"].validation, registry.version_of(f"models:/{NAME}@late").uri
+    score = verification.rescore(trained, split, tiny_config)
+    with pytest.raises(ValueError, match="must score the recorded"):
+        verification.promote(uri, ["best"], split, score + 0.01, tiny_config)
+    assert "best" not in mlflow.MlflowClient().get_registered_model(NAME).aliases
+    verification.promote(uri, ["best", "final"], split, score, tiny_config)
+    assert set(registry.version_of(uri).aliases) >= {"late", "best", "final"}
+
+
+def version(name: str, number: int, parent: str = "", **tags: str) -> Version:
+    return Version(name, number, "run", {"step": str(number), "parent": parent, **tags}, ())
+
+
+def test_the_tree_shows_adapted_models_below_their_parents() -> None:
+    found = [version("a", 1), version("a", 2, bits_per_byte="2.5"), version("a-to-b", 1, "models:/a/1"),
+             version("c", 1, "models:/gone/7")]
+    assert registry.tree(found).splitlines() == [
+        "a", "├── 1 · step 1", "│   └── a-to-b 1 · step 1", "└── 2 · step 2 · 2.5 bits per byte",
+        "c", "└── 1 · step 1"]
+
+
+def test_list_and_export_from_the_command_line(models: str, trained: Checkpoint, tmp_path: Path) -> None:
+    shown = call().output.splitlines()
+    assert shown[0] == NAME and len(shown) == 1 + len(registry.catalogue())
+    assert re.search(rf"└── \d · step {trained.step} · 4.0000 bits per byte · .*late", shown[-1])
+    written = call("--action", "export", "--model", f"models:/{NAME}@late").output.strip()
+    assert Path(written).parent == tmp_path and nanogpt.load(written).sha256 == trained.sha256
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (["--action", "promote", "--model", f"models:/{NAME}@late"], "alias must be given to promote"),
+    (["--action", "promote", "--model", f"models:/{NAME}/99", "--alias", "x"], "must be a registered version"),
+    (["--action", "promote", "--model", f"models:/{NAME}@late", "--alias", "x"], "config.json"),
+    (["--action", "export", "--model", "models:/nothing@late"], "model must exist in the registry"),
+    (["--action", "verify"], "that are not")])
+def test_what_is_refused_is_one_line(models: str, arguments: list[str], message: str) -> None:
+    result = call(*arguments)
+    assert result.exit_code == 2 and message in result.stderr.splitlines()[-1]

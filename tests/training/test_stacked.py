@@ -1,0 +1,82 @@
+"""Stacked models are the models that were stacked."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from nanogpt.evaluation.evaluate import evaluate, stacked_losses
+from nanogpt.model.checkpoint import Checkpoint
+from nanogpt.training.optimizer import set_rate_factor
+from nanogpt.training.stacked import MemberAdam, stack, weights_of_member
+from nanogpt.training.step import make_step
+from nanogpt.transfer.finetune import FineTuning, adapt
+
+RATES = (0.0003, 0.001, 0.003)
+
+
+@pytest.fixture
+def members(checkpoints: list[Checkpoint]) -> list[Checkpoint]:
+    return [checkpoints[0], checkpoints[1], checkpoints[-1]]
+
+
+def test_each_member_reads_its_own_rows_with_its_own_weights(members) -> None:
+    model, ids_NT = stack(members), torch.randint(1, 40, (6, 32), generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        alone = [member.build()(ids_NT[2 * i:2 * i + 2]) for i, member in enumerate(members)]
+        torch.testing.assert_close(model(ids_NT), torch.cat(alone), rtol=1e-5, atol=1e-5)
+    for i, member in enumerate(members):
+        found = weights_of_member(model, i)
+        assert found.keys() == member.weights.keys()
+        assert all(torch.equal(found[name], member.weights[name]) for name in found)
+
+
+def test_losses_are_those_of_evaluation(members, corpora) -> None:
+    splits = [corpora[name].validation.head(1000) for name in ("math", "wikipedia", "shakespeare")]
+    nats_M = stacked_losses(stack(members), splits).mean(1)
+    expected = [evaluate(member.build(), member, split).nats_per_character
+                for member, split in zip(members, splits, strict=True)]
+    assert nats_M.tolist() == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_batched_step_is_torch_adamw_of_each_member(members) -> None:
+    model, generator = stack(members), torch.Generator().manual_seed(2)
+    optimizer = MemberAdam(model.parameters(), torch.tensor(RATES))
+    step = make_step(model, [optimizer], members=len(members))
+    solo = [member.build() for member in members]
+    torch_optimizers = [torch.optim.AdamW(alone.parameters(), lr=rate, betas=(0.9, 0.95), weight_decay=0.0)
+                        for alone, rate in zip(solo, RATES, strict=True)]
+    for factor in (0.25, 1.0, 0.5):
+        ids_NT, targets_NT = torch.randint(1, 40, (2, 6, 32), generator=generator)
+        set_rate_factor([optimizer], factor)
+        step(ids_NT, targets_NT)
+        for i, (alone, adamw, rate) in enumerate(zip(solo, torch_optimizers, RATES, strict=True)):
+            adamw.param_groups[0]["lr"] = rate * factor
+            rows = slice(2 * i, 2 * i + 2)
+            F.cross_entropy(alone(ids_NT[rows]).flatten(0, 1), targets_NT[rows].flatten()).backward()
+            adamw.step()
+            adamw.zero_grad()
+    for i, alone in enumerate(solo):
+        for name, tensor in weights_of_member(model, i).items():
+            torch.testing.assert_close(tensor, alone.state_dict()[name], rtol=1e-3, atol=2e-4)
+
+
+def test_members_equal_their_solo_runs_whatever_trains_beside_them(members, corpora, tiny_config) -> None:
+    jobs = [FineTuning(member, corpora[target], rate, seed) for member, target, rate, seed
+            in zip(members, ("math", "wikipedia", "math"), RATES, (1, 2, 3), strict=True)]
+    *_, together = adapt(jobs, tiny_config)
+    for job, point in zip(jobs, together, strict=True):
+        *_, (alone,) = adapt([job], tiny_config)
+        assert point.bits_per_byte == pytest.approx(alone.bits_per_byte, rel=1e-4)
+    beside = dataclasses.replace(jobs[0], learning_rate=1e6)  # a member that diverges
+    *_, (_, spoilt) = adapt([beside, jobs[1]], tiny_config)
+    assert spoilt.bits_per_byte == pytest.approx(together[1].bits_per_byte, rel=1e-4)
+
+
+def test_models_of_different_shape_are_refused(trained) -> None:
+    other = dataclasses.replace(trained, model_config=dataclasses.replace(trained.model_config, n_head=1))
+    with pytest.raises(ValueError, match="checkpoints must have one shape to be stacked"):
+        stack([trained, other])

@@ -1,0 +1,165 @@
+"""Laws of a transfer and of its tuning."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+from support import domain_text
+
+from nanogpt.config import Config
+from nanogpt.evaluation.evaluate import evaluate
+from nanogpt.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from nanogpt.text.corpus import Corpus, Split, make_corpora
+from nanogpt.transfer.finetune import AdaptationPoint, FineTuning, adapt, batches, extend_vocabulary, few_shot_windows
+from nanogpt.transfer.tuning import Trial, ask, best_rate, open_study, tune
+
+
+class Closed:
+    """A split that must not be read."""
+
+    def __getattr__(self, name: str) -> object:
+        raise AssertionError(f"test text was read: {name}")
+
+
+def with_transfer(config: Config, **changes: object) -> Config:
+    return dataclasses.replace(config, transfer=dataclasses.replace(config.transfer, **changes))
+
+
+def curve(checkpoint: Checkpoint, target: Corpus, config: Config, rate: float, seed: int = 1) -> list[AdaptationPoint]:
+    """The learning curve of one fine-tuning by itself."""
+    return [point for (point,) in adapt([FineTuning(checkpoint, target, rate, seed)], config)]
+
+
+def final_weights(checkpoint: Checkpoint, target: Corpus, config: Config, rate: float, seed: int = 1) -> Checkpoint:
+    last = curve(checkpoint, target, config, rate, seed)[-1].checkpoint
+    assert last is not None
+    return last
+
+
+def test_fewer_shots_are_the_first_of_more(corpora: dict[str, Corpus]) -> None:
+    split = corpora["math"].train
+    many = few_shot_windows(split, 32, 64, seed=3)
+    for shots in (1, 4, 16):
+        assert torch.equal(few_shot_windows(split, 32, shots, seed=3), many[:shots])
+    assert not torch.equal(few_shot_windows(split, 32, 64, seed=4), many)
+    assert len({tuple(window.tolist()) for window in many}) == 64
+    with pytest.raises(ValueError, match=r"shots must be at most the \d+ windows .*, got 100000"):
+        few_shot_windows(split, 32, 100_000, seed=3)
+
+
+def test_an_epoch_of_batches_shows_every_window_once() -> None:
+    windows = torch.arange(16).view(2, 8, 1).expand(2, 8, 3)
+    shown = torch.stack([inputs[:, 0].view(2, 2) for inputs, _ in batches(windows, 2, 4, seeds=(1, 5))])
+    assert [sorted(shown[:, member].flatten().tolist()) for member in (0, 1)] == [[*range(8)], [*range(8, 16)]]
+    assert not torch.equal(shown[:, 0], shown[:, 1] - 8)
+    ((inputs, _),) = batches(windows[:1, :3], 16, 1, seeds=(1,))
+    assert sorted(inputs[:, 0].tolist()) == [0, 1, 2]
+
+
+def test_no_steps_or_no_rate_is_the_zero_shot_cell(trained, corpora, tiny_config) -> None:
+    target = corpora["math"]
+    split = target.validation.head(tiny_config.transfer.curve_characters)
+    zero_shot = evaluate(trained.build(), trained, split).bits_per_byte
+    (point,) = curve(trained, target, with_transfer(tiny_config, transfer_steps=0), 0.01)
+    assert point.bits_per_byte == zero_shot
+    assert all(point.bits_per_byte == zero_shot for point in curve(trained, target, tiny_config, 0.0))
+
+
+def test_the_source_stays_as_it_was_and_the_target_is_learnt(trained, corpora, tiny_config, tmp_path: Path) -> None:
+    before = trained.sha256
+    source = save_checkpoint(trained, tmp_path / "source.pt")
+    held = source.read_bytes()
+    config = with_transfer(tiny_config, transfer_steps=20, shots=128)
+    points = curve(load_checkpoint(source), corpora["math"], config, 0.003)
+    assert points[-1].bits_per_byte < points[0].bits_per_byte
+    assert source.read_bytes() == held and dataclasses.replace(trained).sha256 == before
+    assert points[-1].checkpoint.notes["parent_sha256"] == before
+    assert [point.checkpoint is not None for point in points] == [False] * (len(points) - 1) + [True]
+
+
+def test_the_seed_decides(trained, corpora, tiny_config) -> None:
+    same = [final_weights(trained, corpora["math"], tiny_config, 0.003).sha256 for _ in range(2)]
+    assert same[0] == same[1] != final_weights(trained, corpora["math"], tiny_config, 0.003, seed=2).sha256
+
+
+@pytest.fixture
+def sealed(corpora: dict[str, Corpus]) -> Corpus:
+    """A target whose test text raises when it is read."""
+    corpus = corpora["math"]
+    row = corpus.row()
+
+    class Sealed(Corpus):
+        def row(self) -> dict[str, object]:
+            return row
+
+    closed: Split = Closed()  # type: ignore[assignment]
+    return Sealed(corpus.source, corpus.train, corpus.validation, closed)
+
+
+def tuned(sources: list[Checkpoint], target: Corpus, config: Config, journal: Path) -> list[list[Trial]]:
+    pairs = [(source, target) for source in sources]
+    return tune([open_study(*pair, config, str(journal)) for pair in pairs], pairs, config)
+
+
+def test_tuning_reads_no_test_text_and_resumes_where_it_stopped(trained, sealed, tiny_config, tmp_path: Path) -> None:
+    config = with_transfer(tiny_config, trials=6, transfer_steps=3)
+    (at_once,) = tuned([trained], sealed, config, tmp_path / "a")
+    journal = tmp_path / "b"
+    for trials in (0, 3):  # a process that was killed in its first trial, and one in its fourth
+        begun = with_transfer(config, trials=max(1, trials))
+        study = open_study(trained, sealed, config, str(journal))
+        if trials:
+            tuned([trained], sealed, begun, journal)
+        ask(study, trials, begun)
+    (resumed,) = tuned([trained], sealed, config, journal)
+    assert [(t.learning_rate, t.validation_bits_per_byte, t.state) for t in resumed] == [
+        (t.learning_rate, t.validation_bits_per_byte, t.state) for t in at_once]
+    assert len(at_once) == 6
+    assert all(config.transfer.rate_low <= t.learning_rate <= config.transfer.rate_high for t in at_once)
+    losses = [t.validation_bits_per_byte for t in at_once if t.validation_bits_per_byte is not None]
+    best = next(t for t in at_once if t.validation_bits_per_byte == min(losses))
+    assert best_rate(at_once) == best.learning_rate
+
+
+def test_studies_side_by_side_are_the_same_as_alone(checkpoints, sealed, tiny_config, tmp_path: Path) -> None:
+    config, sources = with_transfer(tiny_config, trials=5, transfer_steps=3), [checkpoints[0], checkpoints[-1]]
+    together = tuned(sources, sealed, config, tmp_path / "together")
+    for source, trials in zip(sources, together, strict=True):
+        (alone,) = tuned([source], sealed, config, tmp_path / "alone")
+        assert [t.state for t in trials] == [t.state for t in alone]
+        assert [t.learning_rate for t in trials] == pytest.approx([t.learning_rate for t in alone], rel=1e-3)
+
+
+def test_the_head_alone_learns(trained, corpora, tiny_config) -> None:
+    weights = final_weights(trained, corpora["math"], with_transfer(tiny_config, fine_tune="head"), 0.01).weights
+    changed = {name for name, tensor in weights.items() if not torch.equal(tensor, trained.weights[name])}
+    assert changed == {"head.weight"}
+
+
+def test_an_extended_vocabulary_leaves_the_source_as_it_was(trained, corpora, tiny_config) -> None:
+    target = "añb☃ño☃" * 400
+    extended = extend_vocabulary(trained, target, min_count=20)
+    added = set(extended.vocabulary.characters) - set(trained.vocabulary.characters)
+    assert added == {"ñ", "☃"}
+    new = extended.vocabulary.encode("".join(sorted(added)))
+    old = torch.tensor([i for i in range(len(extended.vocabulary)) if i not in new.tolist()])
+    ids = trained.vocabulary.encode(corpora["shakespeare"].test.text[:32])[None]
+    same = extended.vocabulary.encode(corpora["shakespeare"].test.text[:32])[None]
+    with torch.inference_mode():
+        masked = extended.build()(same)[..., old].log_softmax(-1)
+        assert torch.allclose(masked, trained.build()(ids).log_softmax(-1), atol=1e-6)
+    assert torch.equal(extended.weights["head.weight"][new[0]], trained.weights["head.weight"].mean(0))
+    assert int(extended.character_counts_V[new].sum()) == 0
+    corpus = make_corpora([domain_text("letters", target)], tiny_config.data, 32, extended.vocabulary)["letters"]
+    points = curve(extended, corpus, with_transfer(tiny_config, transfer_steps=20, shots=16), 0.01)
+    assert points[-1].bits_per_byte < points[0].bits_per_byte
+    with pytest.raises(ValueError, match="target must be encoded with the vocabulary of shakespeare"):
+        curve(trained, corpus, tiny_config, 0.01)
+
+
+def test_no_finite_loss_is_said(trained, sealed, tiny_config, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="at least one finite loss, got none in 0 trials"):
+        best_rate([])
