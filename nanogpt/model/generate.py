@@ -16,7 +16,7 @@ from torch import Tensor
 
 from nanogpt.errors import require
 from nanogpt.model.checkpoint import Checkpoint
-from nanogpt.model.gpt import GPT, LayerCache
+from nanogpt.model.gpt import GPT
 from nanogpt.text.vocabulary import UNKNOWN, Vocabulary
 
 
@@ -72,48 +72,41 @@ class Writer:
         self.model, self.texts = model, [list(text) for text in texts]
         self.device = model.head.weight.device
         self.cache = model.empty_cache(len(texts))
-        self.cached = [0] * len(texts)     # characters of each row's context that the cache holds
 
     def logits(self) -> Tensor:
-        """Of the next character of each text, (B, V).
+        """Compute those of the next character of each text, (B, V).
 
         Rows that go on are read in one batch, by their last character; rows whose context begins or moves on are
         read anew, in groups of equal length. So a row does not wait for others, and no other row's cache is copied.
         """
         lengths = [len(text) - context_start(len(text), self.model.config.block_size) for text in self.texts]
         anew: dict[int, list[int]] = {}
-        for row, length in enumerate(lengths):
-            if length == 1 or length != self.cached[row] + 1:
+        for row, (length, cached) in enumerate(zip(lengths, self.cache.lengths, strict=True)):
+            if length == 1 or length != cached + 1:
                 anew.setdefault(length, []).append(row)
         some_go_on = sum(map(len, anew.values())) < len(lengths)
         empty_BV = self.model.head.weight.new_empty(len(lengths), self.model.vocab_size)
         logits_BV = self.read_last(lengths) if some_go_on else empty_BV
         for length, rows in anew.items():
             logits_BV[rows] = self.read_anew(rows, length)
-        self.cached = lengths
         return logits_BV
 
     def read_last(self, lengths: list[int]) -> Tensor:
         """Logits after the last character of every row; meaningless in rows that are then read anew."""
         ids_B1 = torch.tensor([text[-1:] for text in self.texts], device=self.device)
-        return self.model.step(ids_B1, self.cache, [length - 1 for length in lengths])
+        self.cache.lengths = [length - 1 for length in lengths]
+        return self.model(ids_B1, self.cache)[:, -1]
 
     def read_anew(self, rows: list[int], length: int) -> Tensor:
         """Logits after the last `length` characters of each of `rows`, which replace what the cache held of them."""
         ids_BT = torch.tensor([self.texts[row][-length:] for row in rows], device=self.device)
         fresh = self.model.empty_cache(len(rows))
-        logits_BV = self.model.step(ids_BT, fresh, [0] * len(rows))
+        logits_BV = self.model(ids_BT, fresh)[:, -1]
         if len(rows) == len(self.texts):
             self.cache = fresh
         else:
-            for layer, piece in zip(self.cache, fresh, strict=True):
-                put_rows(layer, rows, piece)
+            self.cache.put_rows(rows, fresh)
         return logits_BV
-
-
-def put_rows(layer: LayerCache, rows: list[int], piece: LayerCache) -> None:
-    layer.keys_BHTD[rows], layer.values_BHTD[rows] = piece.keys_BHTD, piece.values_BHTD
-    layer.attention_B1C[rows], layer.mlp_B1C[rows] = piece.attention_B1C, piece.mlp_B1C
 
 
 @torch.inference_mode()

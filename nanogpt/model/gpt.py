@@ -66,7 +66,7 @@ def in_autocast_type(x: Tensor) -> Tensor:
 def shift(x_BTC: Tensor, before_B1C: Tensor, share_C: Tensor) -> Tensor:
     """Each channel's mixture of this position and the one before it; `before` stands before the first.
 
-    A share (M, C) holds one for the rows of each of M members (batched.py).
+    A share (M, C) holds one for the rows of each of M members (training/stacked.py).
     """
     previous_BTC = before_B1C.to(x_BTC.dtype)
     if x_BTC.size(1) > 1:
@@ -90,6 +90,17 @@ def rotate(x_BTHD: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return torch.addcmul(x_BTHD * cos, torch.cat((second, first), dim=-1), sin)
 
 
+class Positions(NamedTuple):
+    """Where the characters of a pass stand: their turns as `rotate` takes them; with a cache, their places in it."""
+
+    cos: Tensor
+    sin: Tensor
+    rows_B1: Tensor | None = None
+    columns_BT: Tensor | None = None
+    reach: int = 0                  # only cached columns before it are read,
+    mask: Tensor | None = None      # (B, 1, T, reach): those where it is true; None: all
+
+
 @dataclass
 class LayerCache:
     """What one layer remembers of B texts: keys and values, and the last inputs of its two token shifts."""
@@ -99,16 +110,27 @@ class LayerCache:
     attention_B1C: Tensor
     mlp_B1C: Tensor
 
+    def extend(self, k_BHTD: Tensor, v_BHTD: Tensor, positions: Positions) -> tuple[Tensor, Tensor]:
+        """Put new keys and values to their places; returns all up to the last one of any row."""
+        for held_BHTD, new_BHTD in ((self.keys_BHTD, k_BHTD), (self.values_BHTD, v_BHTD)):
+            held_BHTD[positions.rows_B1, :, positions.columns_BT] = new_BHTD.transpose(1, 2).to(held_BHTD.dtype)
+        return self.keys_BHTD[:, :, :positions.reach], self.values_BHTD[:, :, :positions.reach]
 
-class Places(NamedTuple):
-    """Where the new characters of a step stand, and which cached positions they read."""
 
-    rows_B1: Tensor
-    positions_BT: Tensor
-    cos: Tensor             # these two as `rotate` takes them
-    sin: Tensor
-    reach: int              # positions before it are read,
-    mask: Tensor | None     # (B, 1, T, reach): where this is true or None
+@dataclass
+class Cache:
+    """What the model remembers of B texts that it goes on reading; `GPT.forward` extends it."""
+
+    layers: list[LayerCache]
+    lengths: list[int]      # characters of each row that the layers hold
+
+    def put_rows(self, rows: list[int], other: Cache) -> None:
+        """Replace what it remembers of some rows by all that another cache remembers."""
+        for layer, piece in zip(self.layers, other.layers, strict=True):
+            layer.keys_BHTD[rows], layer.values_BHTD[rows] = piece.keys_BHTD, piece.values_BHTD
+            layer.attention_B1C[rows], layer.mlp_B1C[rows] = piece.attention_B1C, piece.mlp_B1C
+        for row, length in zip(rows, other.lengths, strict=True):
+            self.lengths[row] = length
 
 
 class Attention(nn.Module):
@@ -119,30 +141,26 @@ class Attention(nn.Module):
         self.n_head, width = config.n_head, config.n_embd
         self.dropout, self.scale = config.dropout, SHARPNESS / (width // config.n_head)
         self.shift = nn.Parameter(torch.full((width,), 0.25))
-        self.qkv = nn.Linear(width, 3 * width, bias=False)
+        self.qkv_rows = (width, width, width)     # of queries, keys and values in one weight
+        self.qkv = nn.Linear(width, sum(self.qkv_rows), bias=False)
         self.proj = nn.Linear(width, width, bias=False)
 
     def project(self, x_BTC: Tensor, before_B1C: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, ...]:
-        """Queries, keys and values (B, T, H, D); `before` is the input at the position before the first."""
+        """Compute queries, keys and values (B, T, H, D); `before` is the input at the position before the first."""
         width = x_BTC.size(-1)
         qk_BTC, v_BTC = self.qkv(shift(x_BTC, before_B1C, self.shift)).split((2 * width, width), dim=-1)
         qk_BTHD = rotate(norm(qk_BTC.unflatten(-1, (2 * self.n_head, -1))), cos, sin)
         return *qk_BTHD.chunk(2, dim=2), v_BTC.unflatten(-1, (self.n_head, -1))
 
-    def forward(self, x_BTC: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        q, k, v = (t.transpose(1, 2) for t in self.project(x_BTC, torch.zeros_like(x_BTC[:, :1]), cos, sin))
+    def forward(self, x_BTC: Tensor, positions: Positions, cache: LayerCache | None = None) -> Tensor:
+        """Mix the values of each position and of those before it; a cache adds its own and then holds the new ones."""
+        before_B1C = torch.zeros_like(x_BTC[:, :1]) if cache is None else cache.attention_B1C
+        q, k, v = (t.transpose(1, 2) for t in self.project(x_BTC, before_B1C, positions.cos, positions.sin))
+        if cache is not None:
+            k, v = cache.extend(k, v, positions)
         dropout = self.dropout if self.training else 0.0
-        y_BHTD = F.scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=dropout, scale=self.scale)
-        return self.proj(y_BHTD.transpose(1, 2).flatten(2))
-
-    def step(self, x_BTC: Tensor, places: Places, cache: LayerCache) -> Tensor:
-        """The same for new positions after those in `cache`, whose keys and values are updated in place."""
-        q, k, v = self.project(x_BTC, cache.attention_B1C, places.cos, places.sin)
-        cache.keys_BHTD[places.rows_B1, :, places.positions_BT] = k.to(cache.keys_BHTD.dtype)
-        cache.values_BHTD[places.rows_B1, :, places.positions_BT] = v.to(cache.values_BHTD.dtype)
-        y_BHTD = F.scaled_dot_product_attention(
-            q.transpose(1, 2), cache.keys_BHTD[:, :, :places.reach], cache.values_BHTD[:, :, :places.reach],
-            attn_mask=places.mask, scale=self.scale)
+        y_BHTD = F.scaled_dot_product_attention(q, k, v, positions.mask, dropout, is_causal=cache is None,
+                                                scale=self.scale)
         return self.proj(y_BHTD.transpose(1, 2).flatten(2))
 
 
@@ -160,17 +178,15 @@ class Block(nn.Module):
     def mlp(self, x_BTC: Tensor, before_B1C: Tensor) -> Tensor:
         return self.down(F.relu(self.up(shift(x_BTC, before_B1C, self.shift))).square())
 
-    def forward(self, x_BTC: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        x_BTC = x_BTC + self.dropout(self.attention(norm(x_BTC), cos, sin))
-        return x_BTC + self.dropout(self.mlp(norm(x_BTC), torch.zeros_like(x_BTC[:, :1])))
-
-    def step(self, x_BTC: Tensor, places: Places, cache: LayerCache) -> Tensor:
-        """The same for new positions after those in `cache`, which is updated (see generation.py)."""
+    def forward(self, x_BTC: Tensor, positions: Positions, cache: LayerCache | None = None) -> Tensor:
+        """Add attention and MLP to the stream (B, T, C), which goes on from what a cache remembers."""
         read_BTC = norm(x_BTC)
-        x_BTC = x_BTC + self.attention.step(read_BTC, places, cache)
+        x_BTC = x_BTC + self.dropout(self.attention(read_BTC, positions, cache))
         middle_BTC = norm(x_BTC)
-        x_BTC = x_BTC + self.mlp(middle_BTC, cache.mlp_B1C)
-        cache.attention_B1C, cache.mlp_B1C = read_BTC[:, -1:], middle_BTC[:, -1:]
+        before_B1C = torch.zeros_like(x_BTC[:, :1]) if cache is None else cache.mlp_B1C
+        x_BTC = x_BTC + self.dropout(self.mlp(middle_BTC, before_B1C))
+        if cache is not None:
+            cache.attention_B1C, cache.mlp_B1C = read_BTC[:, -1:], middle_BTC[:, -1:]
         return x_BTC
 
 
@@ -209,61 +225,70 @@ class GPT(nn.Module):
                 bound = (1.0 if large else SMALL) * (3.0 / matrix.size(1)) ** 0.5
                 nn.init.uniform_(matrix, -bound, bound)
 
+    def muon_matrices(self) -> list[tuple[nn.Parameter, tuple[int, ...]]]:
+        """List the matrices inside the blocks, each with the rows of its parts that are matrices of their own."""
+        parts = {module.qkv.weight: module.qkv_rows for module in self.modules() if isinstance(module, Attention)}
+        return [(matrix, parts.get(matrix, (len(matrix),))) for matrix in self.blocks.parameters() if matrix.ndim == 2]
+
     def embed(self, ids_BT: Tensor) -> Tensor:
-        """(B, T, C). The residual stream starts as the normalised embedding."""
+        """Embed characters, (B, T, C). The residual stream starts as the normalised embedding."""
         return self.dropout(norm(in_autocast_type(self.embedding(ids_BT))))
 
     def run_blocks(self, x_BTC: Tensor, start: int = 0, stop: int | None = None) -> Tensor:
-        """The stream (B, T, C) after the blocks `start` to `stop`.
+        """Run the stream (B, T, C) through the blocks `start` to `stop`, by default all of them.
 
-        All blocks: everything between the embedding and the head. ValueError where T > block_size.
+        ValueError where T > block_size.
         """
-        cos, sin = self.rotary(x_BTC)
+        positions = self.positions(x_BTC)
         for block in self.blocks[start:stop]:
-            x_BTC = block(x_BTC, cos, sin)
+            x_BTC = block(x_BTC, positions)
         return x_BTC
 
-    def rotary(self, x_BTC: Tensor) -> tuple[Tensor, Tensor]:
-        """The turns of the positions of a stream, (T, 1, D) each. ValueError where T > block_size."""
+    def positions(self, x_BTC: Tensor) -> Positions:
+        """Say where the characters of a stream (B, T, C) stand, without a cache: from 0 on."""
         length = x_BTC.size(1)
+        self.check_length(length)
+        return Positions(self.cos[:length, None].to(x_BTC.dtype), self.sin[:length, None].to(x_BTC.dtype))
+
+    def positions_after(self, lengths: Sequence[int], x_BTC: Tensor) -> Positions:
+        """Say where the characters of a stream (B, T, C) stand after the `lengths` that a cache holds of each row."""
+        count, device = x_BTC.size(1), x_BTC.device
+        reach = max(lengths) + count
+        self.check_length(reach)
+        columns_BT = torch.tensor(lengths, device=device)[:, None] + torch.arange(count, device=device)
+        mask = None
+        if count > 1 or min(lengths) < max(lengths):
+            mask = torch.arange(reach, device=device) <= columns_BT[:, None, :, None]
+        cos, sin = (table[columns_BT][:, :, None].to(x_BTC.dtype) for table in (self.cos, self.sin))
+        return Positions(cos, sin, torch.arange(len(lengths), device=device)[:, None], columns_BT, reach, mask)
+
+    def check_length(self, length: int) -> None:
         if length > len(self.cos):
             raise ValueError(f"text must have at most block_size = {len(self.cos)} characters, got {length}")
-        return self.cos[:length, None].to(x_BTC.dtype), self.sin[:length, None].to(x_BTC.dtype)
 
     def unembed(self, x_BTC: Tensor) -> Tensor:
-        """Logits (B, T, V)."""
+        """Compute the logits (B, T, V) of the next character."""
         return self.head(norm(x_BTC))
 
-    def forward(self, ids_BT: Tensor) -> Tensor:
-        return self.unembed(self.run_blocks(self.embed(ids_BT)))
+    def forward(self, ids_BT: Tensor, cache: Cache | None = None) -> Tensor:
+        """Compute the logits (B, T, V) of the next character after each of T characters.
 
-    def empty_cache(self, rows: int) -> list[LayerCache]:
-        """A cache for `rows` texts of nothing so far."""
+        With a cache the characters go on from the texts that it holds, it is extended by them, and the logits are
+        those after the last character alone, (B, 1, V). ValueError where a text is longer than block_size.
+        """
+        if cache is None:
+            return self.unembed(self.run_blocks(self.embed(ids_BT)))
+        x_BTC = self.embed(ids_BT)
+        positions = self.positions_after(cache.lengths, x_BTC)
+        for block, layer in zip(self.blocks, cache.layers, strict=True):
+            x_BTC = block(x_BTC, positions, layer)
+        cache.lengths = [length + ids_BT.size(1) for length in cache.lengths]
+        return self.unembed(x_BTC[:, -1:])
+
+    def empty_cache(self, rows: int) -> Cache:
+        """Make a cache for `rows` texts of nothing so far."""
         weight, config = self.head.weight, self.config
         shape = (rows, config.n_head, config.block_size, config.n_embd // config.n_head)
-        return [LayerCache(*(weight.new_zeros(shape) for _ in range(2)),
-                           *(weight.new_zeros(rows, 1, config.n_embd) for _ in range(2))) for _ in self.blocks]
-
-    def places(self, before: Sequence[int], length: int) -> Places:
-        """Of `length` new characters in each row, after the `before` that its cache holds."""
-        before_B1 = torch.tensor(before, device=self.cos.device)[:, None]
-        positions_BT = before_B1 + torch.arange(length, device=self.cos.device)
-        reach = max(before) + length
-        mask = None
-        if length > 1 or min(before) < max(before):
-            mask = torch.arange(reach, device=self.cos.device) <= positions_BT[:, None, :, None]
-        rows_B1 = torch.arange(len(before), device=self.cos.device)[:, None]
-        return Places(rows_B1, positions_BT, self.cos[positions_BT][:, :, None], self.sin[positions_BT][:, :, None],
-                      reach, mask)
-
-    def step(self, ids_BT: Tensor, cache: list[LayerCache], before: Sequence[int]) -> Tensor:
-        """Logits (B, V) after the last of T new characters, which follow the `before` cached ones of each row.
-
-        `cache` is updated; before + T <= block_size.
-        """
-        places = self.places(before, ids_BT.size(1))
-        x_BTC = self.embed(ids_BT)
-        for block, layer in zip(self.blocks, cache, strict=True):
-            assert isinstance(block, Block)
-            x_BTC = block.step(x_BTC, places, layer)
-        return self.unembed(x_BTC[:, -1])
+        layers = [LayerCache(*(weight.new_zeros(shape) for _ in range(2)),
+                             *(weight.new_zeros(rows, 1, config.n_embd) for _ in range(2))) for _ in self.blocks]
+        return Cache(layers, [0] * rows)

@@ -97,7 +97,7 @@ def identity_of(corpus: Corpus, config: Config) -> dict[str, Any]:
             "train_characters": len(corpus.train), "vocabulary_sha256": corpus.vocabulary.sha256}
 
 
-class Run:
+class Training:
     """A training in progress: the model, its optimizers and its batches."""
 
     def __init__(self, corpus: Corpus, config: Config, resume: TrainingState | None) -> None:
@@ -159,23 +159,23 @@ def train(corpus: Corpus, config: Config, resume: TrainingState | None = None) -
     on after that state's record and ends, on a CPU, with the same bits. UserError where the state is of another
     training.
     """
-    run, settings = Run(corpus, config, resume), config.train
+    training, settings = Training(corpus, config, resume), config.train
     keep = set(checkpoint_steps(settings.max_steps, settings.checkpoints))
     losses: list[Tensor] = []
-    seconds, began = run.seconds, time.perf_counter()
-    for step in range(run.first_step, settings.max_steps + 1):
-        kept, known = step in keep, resume is not None and step == run.first_step
+    seconds, began = training.seconds, time.perf_counter()
+    for step in range(training.first_step, settings.max_steps + 1):
+        kept, known = step in keep, resume is not None and step == training.first_step
         if not known and (kept or step % settings.log_every == 0):
             loss = mean(losses)
             seconds += time.perf_counter() - began
             characters = step * settings.batch_size * config.model.block_size
             yield Progress(step, settings.max_steps, loss, factor_at(step, config), characters / max(seconds, 1e-9),
-                           seconds, take_checkpoint(run.model, corpus, config, step) if kept else None,
-                           partial(run.state, step, seconds))
+                           seconds, take_checkpoint(training.model, corpus, config, step) if kept else None,
+                           partial(training.state, step, seconds))
             losses.clear()
             began = time.perf_counter()
         if step < settings.max_steps:
-            losses.append(run.step(step))
+            losses.append(training.step(step))
 
 
 def factor_at(step: int, config: Config) -> float:

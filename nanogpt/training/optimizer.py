@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from nanogpt.config import TrainConfig
+from nanogpt.model.gpt import GPT
 from nanogpt.training.light_optimizers import AdamW, Optimizer
 
 MOMENTUM = 0.9
@@ -61,15 +62,13 @@ class Piece(NamedTuple):
     size: float
 
 
-def pieces(tensor: Tensor) -> list[Piece]:
-    """What Muon treats as matrices: a (3C, C) projection holds queries, keys and values and becomes three.
+def pieces(weight_RC: Tensor, part_rows: tuple[int, ...]) -> list[Piece]:
+    """Cut a weight into its parts; one taller than wide is transposed and its updates are sqrt(rows / columns) large.
 
-    A matrix taller than wide is transposed and its updates are sqrt(rows / columns) large, all others' 1.
+    All others' updates have size 1.
     """
-    rows, columns = tensor.shape
-    if rows == 3 * columns:
-        return [Piece(part, 1.0) for part in tensor.unflatten(0, (3, columns)).unbind(0)]
-    return [Piece(tensor.mT, (rows / columns) ** 0.5) if rows > columns else Piece(tensor, 1.0)]
+    return [Piece(part.mT, (len(part) / part.size(1)) ** 0.5) if len(part) > part.size(1) else Piece(part, 1.0)
+            for part in weight_RC.split(part_rows)]
 
 
 class Muon(Optimizer):
@@ -79,9 +78,18 @@ class Muon(Optimizer):
     Equal shapes go through as one batch: `torch.optim.Muon` takes one matrix at a time and more time.
     """
 
-    def __init__(self, params: Iterable[Tensor], lr: float | Tensor, momentum: float = MOMENTUM,
-                 weight_decay: float = 0.0) -> None:
-        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+    def __init__(self, matrices: Sequence[tuple[Tensor, tuple[int, ...]]], lr: float | Tensor,
+                 momentum: float = MOMENTUM, weight_decay: float = 0.0) -> None:
+        """`matrices` are weights, each with the rows of the parts that are matrices of their own (`GPT.muon_matrices`).
+
+        ValueError where the rows of a weight's parts are not all of its rows.
+        """
+        for weight, part_rows in matrices:
+            if sum(part_rows) != len(weight):
+                raise ValueError(f"part_rows must add up to the {len(weight)} rows of their weight, got {part_rows}")
+        super().__init__([weight for weight, _ in matrices], {"lr": lr, "momentum": momentum,
+                                                              "weight_decay": weight_decay})
+        self.part_rows = dict(matrices)
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
@@ -90,7 +98,8 @@ class Muon(Optimizer):
             by_shape: dict[torch.Size, list[tuple[Piece, Tensor]]] = defaultdict(list)
             for p in group["params"]:
                 if p.grad is not None:
-                    for piece, gradient in zip(pieces(p), pieces(p.grad), strict=True):
+                    rows = self.part_rows[p]
+                    for piece, gradient in zip(pieces(p, rows), pieces(p.grad, rows), strict=True):
                         by_shape[piece.matrix_RC.shape].append((piece, gradient.matrix_RC))
             for batch in by_shape.values():
                 self.update(group, *zip(*batch, strict=True))
@@ -111,23 +120,23 @@ class Muon(Optimizer):
             weight.sub_(update_RC, alpha=piece.size)
 
 
-def make_optimizers(model: nn.Module, config: TrainConfig) -> list[torch.optim.Optimizer]:
+def make_optimizers(model: GPT, config: TrainConfig) -> list[torch.optim.Optimizer]:
     """Muon and AdamW over disjoint parameters of `model`; each group remembers its full rate as `initial_lr`.
 
-    On a GPU the rates are tensors, so that a recorded step (engine.py) obeys them.
+    On a GPU the rates are tensors, so that a recorded step (training/step.py) obeys them.
     """
-    inner = [p for name, p in model.named_parameters() if name.startswith("blocks.") and p.ndim == 2]
-    chosen = set(map(id, inner))
-    others = [p for p in model.parameters() if id(p) not in chosen]
+    matrices = model.muon_matrices()
+    by_muon = {id(weight) for weight, _ in matrices}
+    others = [parameter for parameter in model.parameters() if id(parameter) not in by_muon]
     device = others[0].device
     cuda = device.type == "cuda"
 
     def rate(value: float) -> float | Tensor:
         return torch.tensor(value, device=device) if cuda else value
 
-    adamw = AdamW(others, lr=rate(config.learning_rate), betas=BETAS, eps=1e-10, weight_decay=0.0,
-                              fused=True, capturable=cuda)
-    muon = Muon(inner, rate(config.matrix_learning_rate), weight_decay=config.weight_decay)
+    adamw = AdamW(others, lr=rate(config.learning_rate), betas=BETAS, eps=1e-10, weight_decay=0.0, fused=True,
+                  capturable=cuda)
+    muon = Muon(matrices, rate(config.matrix_learning_rate), weight_decay=config.weight_decay)
     optimizers: list[torch.optim.Optimizer] = [muon, adamw]
     for group, full in zip((optimizer.param_groups[0] for optimizer in optimizers),
                            (config.matrix_learning_rate, config.learning_rate), strict=True):

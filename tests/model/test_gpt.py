@@ -42,9 +42,10 @@ def test_steps_with_a_cache_are_the_forward_pass(noisy_model: GPT, sizes: list[i
     logits_BTV = noisy_model(ids_BT)
     cache, begin = noisy_model.empty_cache(4), 0
     for size in sizes:
-        stepped_BV = noisy_model.step(ids_BT[:, begin:begin + size], cache, [begin] * 4)
+        stepped_BV = noisy_model(ids_BT[:, begin:begin + size], cache)[:, 0]
         begin += size
         torch.testing.assert_close(stepped_BV, logits_BTV[:, begin - 1], rtol=0, atol=1e-11)
+        assert cache.lengths == [begin] * 4
 
 
 @torch.no_grad()
@@ -53,13 +54,11 @@ def test_rows_at_different_positions_step_together(noisy_model: GPT) -> None:
     cache = noisy_model.empty_cache(3)
     for row, length in enumerate(lengths):
         alone = noisy_model.empty_cache(1)
-        noisy_model.step(ids_BT[row:row + 1, :length], alone, [0])
-        for layer, piece in zip(cache, alone, strict=True):
-            layer.keys_BHTD[row], layer.values_BHTD[row] = piece.keys_BHTD[0], piece.values_BHTD[0]
-            layer.attention_B1C[row], layer.mlp_B1C[row] = piece.attention_B1C[0], piece.mlp_B1C[0]
+        noisy_model(ids_BT[row:row + 1, :length], alone)
+        cache.put_rows([row], alone)
     for more in range(3):
         at_B = torch.tensor(lengths) + more
-        stepped_BV = noisy_model.step(ids_BT[range(3), at_B][:, None], cache, at_B.tolist())
+        stepped_BV = noisy_model(ids_BT[range(3), at_B][:, None], cache)[:, 0]
         for row, at in enumerate(at_B.tolist()):
             expected_V = noisy_model(ids_BT[row:row + 1, :at + 1])[0, -1]
             torch.testing.assert_close(stepped_BV[row], expected_V, rtol=0, atol=1e-11)
@@ -69,11 +68,12 @@ def test_rows_at_different_positions_step_together(noisy_model: GPT) -> None:
 def test_what_a_cache_held_beyond_the_position_does_not_matter(noisy_model: GPT) -> None:
     ids_BT = some_ids(2, 12)
     used = noisy_model.empty_cache(2)
-    noisy_model.step(ids_BT, used, [0, 0])
-    for layer in used:
+    noisy_model(ids_BT, used)
+    used.lengths = [0, 0]
+    for layer in used.layers:
         layer.attention_B1C, layer.mlp_B1C = (torch.zeros_like(x) for x in (layer.attention_B1C, layer.mlp_B1C))
-    again_BV = noisy_model.step(ids_BT[:, 7:], used, [0, 0])
-    fresh_BV = noisy_model.step(ids_BT[:, 7:], noisy_model.empty_cache(2), [0, 0])
+    again_BV = noisy_model(ids_BT[:, 7:], used)
+    fresh_BV = noisy_model(ids_BT[:, 7:], noisy_model.empty_cache(2))
     torch.testing.assert_close(again_BV, fresh_BV, rtol=0, atol=0)
 
 
@@ -155,7 +155,7 @@ def test_a_state_dict_carries_the_whole_model(noisy_model: GPT) -> None:
 def test_a_model_computes_in_the_type_of_its_weights(noisy_model: GPT, dtype: torch.dtype) -> None:
     exact_BTV = noisy_model(some_ids(2, 12))
     logits_BTV = noisy_model.to(dtype)(some_ids(2, 12))
-    assert logits_BTV.dtype == dtype and noisy_model.empty_cache(1)[0].keys_BHTD.dtype == dtype
+    assert logits_BTV.dtype == dtype and noisy_model.empty_cache(1).layers[0].keys_BHTD.dtype == dtype
     tolerance = {torch.float64: 0.0, torch.float32: 1e-3, torch.bfloat16: 1.0}[dtype]
     assert float((logits_BTV - exact_BTV).abs().max()) <= tolerance
 

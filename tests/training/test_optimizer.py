@@ -71,16 +71,16 @@ def reference_update(weight: Tensor, momentum: Tensor, gradient: Tensor, config:
 
 def test_muon_is_its_rule_one_matrix_at_a_time_in_float64() -> None:
     config = TrainConfig(weight_decay=0.3)
-    shapes = [(8, 8), (24, 8), (32, 8), (8, 32), (8, 8)]     # plain, queries-keys-values, up, down, plain
+    shapes = [(8, 8), (24, 8), (16, 8), (32, 8), (8, 32), (24, 8)]
+    rows = [(8,), (8, 8, 8), (8, 4, 4), (32,), (8,), (24,)]     # of the third, queries, two shared keys and values
     parameters = [nn.Parameter(noise(*shape, seed=i).clone()) for i, shape in enumerate(shapes)]
-    parts = [list(p.detach().clone().split(8)) if p.shape == (24, 8) else [p.detach().clone()] for p in parameters]
+    parts = [list(p.detach().clone().split(sizes)) for p, sizes in zip(parameters, rows, strict=True)]
     momenta = [[torch.zeros_like(part) for part in group] for group in parts]
-    muon = Muon(parameters, config.matrix_learning_rate, weight_decay=config.weight_decay)
+    muon = Muon(list(zip(parameters, rows, strict=True)), config.matrix_learning_rate, weight_decay=config.weight_decay)
     for step in range(4):
         for i, parameter in enumerate(parameters):
             parameter.grad = noise(*parameter.shape, seed=100 * step + i)
-            pieces = parameter.grad.split(8) if parameter.shape == (24, 8) else [parameter.grad]
-            for weight, momentum, gradient in zip(parts[i], momenta[i], pieces, strict=True):
+            for weight, momentum, gradient in zip(parts[i], momenta[i], parameter.grad.split(rows[i]), strict=True):
                 reference_update(weight, momentum, gradient, config)
         muon.step()
         for parameter, part in zip(parameters, parts, strict=True):
@@ -90,7 +90,7 @@ def test_muon_is_its_rule_one_matrix_at_a_time_in_float64() -> None:
 def test_a_parameter_without_gradient_stays() -> None:
     still, moving = nn.Parameter(torch.ones(4, 4)), nn.Parameter(torch.ones(4, 4))
     moving.grad = torch.eye(4)
-    Muon([still, moving], 0.1).step()
+    Muon([(still, (4,)), (moving, (4,))], 0.1).step()
     assert torch.equal(still, torch.ones(4, 4)) and not torch.equal(moving, torch.ones(4, 4))
 
 
@@ -104,10 +104,21 @@ def test_every_parameter_learns_by_one_rule_and_matrices_in_blocks_by_muon() -> 
     assert adamw.param_groups[0]["betas"] == BETAS
 
 
+def test_the_model_says_which_rows_hold_queries_keys_and_values() -> None:
+    """By their rows, not by a weight's shape: grouped queries would have fewer keys and values."""
+    model = GPT(ModelConfig(n_layer=1, n_head=2, n_embd=16, block_size=8), 9)
+    by_weight = {name: model.muon_matrices()[i][1] for i, name in enumerate(
+        name for name, parameter in model.blocks.named_parameters() if parameter.ndim == 2)}
+    assert by_weight == {"0.attention.qkv.weight": (16, 16, 16), "0.attention.proj.weight": (16,),
+                         "0.up.weight": (64,), "0.down.weight": (16,)}
+    with pytest.raises(ValueError, match="part_rows must add up to the 16 rows"):
+        Muon([(model.blocks[0].attention.proj.weight, (8, 4))], 0.1)
+
+
 @pytest.mark.parametrize("as_tensor", [False, True])
 def test_rates_are_factors_of_their_full_rate(as_tensor: bool) -> None:
     weight = nn.Parameter(torch.zeros(2, 2))
-    optimizer = Muon([weight], torch.tensor(0.5) if as_tensor else 0.5)
+    optimizer = Muon([(weight, (2,))], torch.tensor(0.5) if as_tensor else 0.5)
     optimizer.param_groups[0]["initial_lr"] = 0.5
     before = optimizer.param_groups[0]["lr"]
     for factor in (1.0, 0.1, 0.6):
