@@ -136,12 +136,12 @@ class TransferConfig:
 
     @property
     def middle_rate(self) -> float:
-        """The geometric middle of the range: the first rate that is tried, and that of the view that tunes nothing."""
+        """Take the geometric middle of the range: the first rate tried, and that of the view that tunes nothing."""
         return math.sqrt(self.rate_low * self.rate_high)
 
     @property
     def shot_levels(self) -> tuple[int, ...]:
-        """Ascending; empty where `grid_shots` is no list of numbers."""
+        """List the numbers of `grid_shots`, ascending; none where it is no list of numbers."""
         parts = [part.strip() for part in self.grid_shots.split(",")]
         return tuple(sorted({int(part) for part in parts})) if all(part.isdecimal() for part in parts) else ()
 
@@ -226,14 +226,14 @@ class Config:
         require(0 <= self.seed < 2**32, "seed must be in [0, 2**32)", self.seed)
 
     def flat(self) -> dict[str, Any]:
-        """Every setting by its field name, without the groups."""
+        """List every setting by its field name, without the groups."""
         nested = asdict(self)
         groups = [nested.pop(name) for name in GROUPS]
         return nested | {key: value for group in groups for key, value in group.items()}
 
 
 def config_of(nested: Mapping[str, Any]) -> Config:
-    """The configuration that `asdict` made this of. UserError for an unknown name or a broken rule."""
+    """Rebuild the configuration that `asdict` took apart. UserError for an unknown name or a broken rule."""
     flat = {key: value for name, value in nested.items() for key, value in
             (value.items() if name in GROUPS else [(name, value)])}
     return make_config(**flat)
@@ -266,7 +266,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 def settings() -> dict[str, tuple[type, Any, str]]:
-    """Field name to (type, default, help) of everything the command line can set, but for `preset`."""
+    """List (type, default, help) by field name of everything the command line can set, but for `preset`."""
     by_name: dict[str, tuple[type, Any, str]] = {}
     for owner in (Config, *GROUPS.values()):
         hints = get_type_hints(owner)
@@ -278,7 +278,7 @@ def settings() -> dict[str, tuple[type, Any, str]]:
 
 
 def make_config(preset: str = "quick", **changes: Any) -> Config:
-    """The preset with `changes` (by field name) laid over it. UserError for an unknown name or a broken rule."""
+    """Lay `changes` (by field name) over a preset. UserError for an unknown name or a broken rule."""
     require(preset in PRESETS, f"preset must be one of {', '.join(PRESETS)}", preset)
     known = settings()
     for name in changes:

@@ -37,7 +37,7 @@ class Checkpoint:
 
     @property
     def file_name(self) -> str:
-        """`iter_000500.pt`."""
+        """Name the file: `iter_000500.pt`."""
         return f"iter_{self.step:06d}.pt"
 
     @property
@@ -46,7 +46,7 @@ class Checkpoint:
 
     @cached_property
     def sha256(self) -> str:
-        """Of shape, vocabulary, weights and character counts: the same digest means the same evaluation on any text."""
+        """Digest shape, vocabulary, weights and character counts: equal digests mean equal evaluations on any text."""
         head = [asdict(self.model_config), self.vocabulary.characters]
         digest = hashlib.sha256(json.dumps(head, sort_keys=True).encode())
         for name, tensor in sorted({**self.weights, "character_counts": self.character_counts_V}.items()):
@@ -55,14 +55,14 @@ class Checkpoint:
         return digest.hexdigest()
 
     def build(self, device: torch.device | str = "cpu") -> GPT:
-        """The model, in evaluation mode. A new one at each call."""
+        """Build the model, in evaluation mode; a new one at each call."""
         with torch.device(device), skip_initialization():
             model = GPT(self.model_config, len(self.vocabulary))
         model.load_state_dict(self.weights)
         return model.eval()
 
     def payload(self) -> dict[str, Any]:
-        """Plain values and tensors, so that `torch.load(weights_only=True)` reads them."""
+        """Give plain values and tensors, which `torch.load(weights_only=True)` reads."""
         return {"model": dict(self.weights), "config": asdict(self.model_config),
                 "vocabulary": list(self.vocabulary.characters), "vocabulary_sha256": self.vocabulary.sha256,
                 "step": self.step, "domain": self.domain, "character_counts": self.character_counts_V,
@@ -70,19 +70,19 @@ class Checkpoint:
 
 
 def bytes_of(tensor: Tensor) -> bytes:
-    """The numbers of a tensor on the CPU as they lie in memory (`.numpy()` would need numpy)."""
+    """Copy the numbers of a tensor on the CPU as they lie in memory (`.numpy()` would need numpy)."""
     tensor = tensor.contiguous()
     return ctypes.string_at(tensor.data_ptr(), tensor.nbytes)
 
 
 def weights_of(model: GPT) -> dict[str, Tensor]:
-    """A copy of the weights on the CPU."""
+    """Copy the weights to the CPU."""
     return {name: tensor.detach().to("cpu", copy=True) for name, tensor in model.state_dict().items()}
 
 
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """A path beside `path` to write to; it becomes `path` when the block ends well and vanishes when it does not."""
+    """Give a path beside `path` to write to; it becomes `path` when the block ends well, else it vanishes."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
@@ -93,7 +93,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 def save_checkpoint(checkpoint: Checkpoint, path: Path) -> Path:
-    """Write it whole or not at all. FileExistsError where `path` is taken: checkpoints are never overwritten."""
+    """Write the checkpoint whole or not at all. FileExistsError where `path` is taken: none is ever overwritten."""
     if path.exists():
         raise FileExistsError(f"a checkpoint is never overwritten: {path}")
     with atomic_path(path) as temporary:
@@ -102,7 +102,7 @@ def save_checkpoint(checkpoint: Checkpoint, path: Path) -> Path:
 
 
 def load_checkpoint(path: Path | str) -> Checkpoint:
-    """Read and verify. UserError where the file is missing, is no checkpoint or was changed."""
+    """Read and verify a checkpoint. UserError where the file is missing, is no checkpoint or was changed."""
     path = Path(path)
     if not path.is_file():
         raise UserError(f"checkpoint must be an existing file, got {str(path)!r}")
@@ -112,11 +112,11 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
             domain=stored["domain"], step=stored["step"], model_config=ModelConfig(**stored["config"]),
             vocabulary=Vocabulary("".join(stored["vocabulary"])), weights=stored["model"],
             character_counts_V=stored["character_counts"], notes=stored["notes"])
-        recorded, found = str(stored["sha256"]), checkpoint.sha256
+        recorded, actual = str(stored["sha256"]), checkpoint.sha256
     except Exception as error:  # torch.load raises many kinds on foreign bytes, in many lines
         raise UserError(f"checkpoint must be a file written by save_checkpoint, got {str(path)!r} "
                          f"({type(error).__name__})") from error
-    if found != recorded:
-        raise UserError(f"checkpoint must have its recorded SHA-256 {recorded[:12]}…, got {found[:12]}… "
+    if actual != recorded:
+        raise UserError(f"checkpoint must have its recorded SHA-256 {recorded[:12]}…, got {actual[:12]}… "
                          f"in {str(path)!r}")
     return checkpoint

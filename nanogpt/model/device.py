@@ -11,7 +11,7 @@ from nanogpt.errors import UserError
 
 
 def resolve_device(name: str) -> torch.device:
-    """`auto` is the best device there is. UserError where the named one is absent."""
+    """Find a device by name; `auto` is the best there is. UserError where the named one is absent."""
     present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if name == "auto":
         name = next(device for device in ("cuda", "mps", "cpu") if present[device])
@@ -22,7 +22,7 @@ def resolve_device(name: str) -> torch.device:
 
 
 def precision(device: torch.device) -> contextlib.AbstractContextManager[object]:
-    """bfloat16 matrix products on a GPU, the plain types elsewhere."""
+    """Have matrix products in bfloat16 on a GPU, in the plain types elsewhere."""
     if device.type == "cuda":
         return torch.autocast("cuda", dtype=torch.bfloat16)
     return contextlib.nullcontext()

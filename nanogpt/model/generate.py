@@ -38,7 +38,7 @@ class Sampling:
 
 
 def context_start(length: int, block_size: int) -> int:
-    """Where the context of character number `length` begins.
+    """Say where the context of character number `length` begins.
 
     All earlier characters while they fit. Then the context moves on by half a block at a time, so that it holds
     more than half a block and a cache can be used in between.
@@ -48,7 +48,7 @@ def context_start(length: int, block_size: int) -> int:
 
 
 def choose(logits_BV: Tensor, uniform_B: Tensor, sampling: Sampling) -> Tensor:
-    """Ids (B,) by inverting the cumulative distribution at `uniform_B`; `<unk>` is never chosen."""
+    """Choose ids (B,) by inverting the cumulative distribution at `uniform_B`; `<unk>` is never chosen."""
     logits_BV = logits_BV.float().clone()
     logits_BV[:, UNKNOWN] = -torch.inf
     if sampling.temperature == 0:
@@ -74,7 +74,7 @@ class Writer:
         self.cache = model.empty_cache(len(texts))
 
     def logits(self) -> Tensor:
-        """Compute those of the next character of each text, (B, V).
+        """Compute the logits (B, V) of the next character of each text.
 
         Rows that go on are read in one batch, by their last character; rows whose context begins or moves on are
         read anew, in groups of equal length. So a row does not wait for others, and no other row's cache is copied.
@@ -92,13 +92,13 @@ class Writer:
         return logits_BV
 
     def read_last(self, lengths: list[int]) -> Tensor:
-        """Logits after the last character of every row; meaningless in rows that are then read anew."""
+        """Read the last character of every row; the logits of rows that are then read anew mean nothing."""
         ids_B1 = torch.tensor([text[-1:] for text in self.texts], device=self.device)
         self.cache.lengths = [length - 1 for length in lengths]
         return self.model(ids_B1, self.cache)[:, -1]
 
     def read_anew(self, rows: list[int], length: int) -> Tensor:
-        """Logits after the last `length` characters of each of `rows`, which replace what the cache held of them."""
+        """Read the last `length` characters of each of `rows`; they replace what the cache held of these rows."""
         ids_BT = torch.tensor([self.texts[row][-length:] for row in rows], device=self.device)
         fresh = self.model.empty_cache(len(rows))
         logits_BV = self.model(ids_BT, fresh)[:, -1]
@@ -112,7 +112,7 @@ class Writer:
 @torch.inference_mode()
 def generate(model: GPT, vocabulary: Vocabulary, prompts: Sequence[str], max_new_characters: int,
              *, sampling: Sampling | None = None, seeds: Sequence[int] | int = 1) -> list[str]:
-    """What the model writes after each prompt, without the prompt: `max_new_characters` characters each.
+    """Write `max_new_characters` characters after each prompt; returns them without the prompts.
 
     Row i depends on prompts[i] and its seed alone, not on its neighbours. An empty prompt stands for a new line.
     Unknown characters of a prompt are read as `<unk>`.
@@ -136,7 +136,7 @@ def generate(model: GPT, vocabulary: Vocabulary, prompts: Sequence[str], max_new
 
 @torch.inference_mode()
 def top_characters(model: GPT, checkpoint: Checkpoint, prompt: str, count: int) -> list[dict[str, object]]:
-    """At each position of `prompt`, the `count` most probable next characters: one row for each rank.
+    """List the `count` most probable next characters at each position of `prompt`, a row for each rank.
 
     The prediction at position i has read the prompt up to and with character i; `target` is the character that
     follows there, None after the last one. Only the last block_size characters are read.

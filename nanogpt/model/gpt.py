@@ -29,7 +29,7 @@ untrained model would attribute nothing to anything, and no loss was gained by t
 
 
 class RootMeanSquareNorm(torch.autograd.Function):
-    """y = x · r and r = 1 / sqrt(mean(x²) + ε) over the last axis; with its gradient 0.6 of `F.rms_norm`'s time."""
+    """y = x · r and r = 1 / sqrt(mean(x²) + ε) over the last axis, in 0.6 of `F.rms_norm`'s time with its gradient."""
 
     generate_vmap_rule = True
 
@@ -50,7 +50,7 @@ class RootMeanSquareNorm(torch.autograd.Function):
 
 
 def norm(x: Tensor) -> Tensor:
-    """Root-mean-square norm over the last axis, without parameters."""
+    """Divide by the root mean square over the last axis."""
     if x.requires_grad and x.device.type == "cpu" and not torch.compiler.is_compiling():
         y: Tensor = RootMeanSquareNorm.apply(x)[0]
         return y
@@ -58,15 +58,15 @@ def norm(x: Tensor) -> Tensor:
 
 
 def in_autocast_type(x: Tensor) -> Tensor:
-    """Inside autocast its type, so that the residual stream moves half the bytes; elsewhere `x` as it is."""
+    """Cast to the type of autocast inside it, so that the residual stream moves half the bytes; else leave `x`."""
     kind = x.device.type
     return x.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else x
 
 
 def shift(x_BTC: Tensor, before_B1C: Tensor, share_C: Tensor) -> Tensor:
-    """Each channel's mixture of this position and the one before it; `before` stands before the first.
+    """Mix, in each channel, this position and the one before it; `before` stands before the first.
 
-    A share (M, C) holds one for the rows of each of M members (training/stacked.py).
+    `share` (C,), or (M, C) where the rows belong to M members in turn (training/stacked.py).
     """
     previous_BTC = before_B1C.to(x_BTC.dtype)
     if x_BTC.size(1) > 1:
@@ -77,7 +77,7 @@ def shift(x_BTC: Tensor, before_B1C: Tensor, share_C: Tensor) -> Tensor:
 
 
 def rotary_tables(block_size: int, head_size: int, base: float = 10_000.0) -> tuple[Tensor, Tensor]:
-    """For `rotate`: (cos, cos) and (-sin, sin) of position × frequency, each (T, D)."""
+    """Tabulate (cos, cos) and (-sin, sin) of position × frequency for `rotate`, each (T, D)."""
     frequencies = base ** -(torch.arange(0, head_size, 2, dtype=torch.float64) / head_size)
     angles_TD = torch.outer(torch.arange(block_size, dtype=torch.float64), frequencies)
     cos_TD, sin_TD = angles_TD.cos(), angles_TD.sin()
@@ -111,7 +111,7 @@ class LayerCache:
     mlp_B1C: Tensor
 
     def extend(self, k_BHTD: Tensor, v_BHTD: Tensor, positions: Positions) -> tuple[Tensor, Tensor]:
-        """Put new keys and values to their places; returns all up to the last one of any row."""
+        """Store new keys and values at their places; returns all up to the last one of any row."""
         for held_BHTD, new_BHTD in ((self.keys_BHTD, k_BHTD), (self.values_BHTD, v_BHTD)):
             held_BHTD[positions.rows_B1, :, positions.columns_BT] = new_BHTD.transpose(1, 2).to(held_BHTD.dtype)
         return self.keys_BHTD[:, :, :positions.reach], self.values_BHTD[:, :, :positions.reach]
@@ -217,7 +217,7 @@ class GPT(nn.Module):
 
     @torch.no_grad()
     def initialize(self) -> None:
-        """Uniform matrices of variance 1/fan-in; the projections back into the stream and the head much smaller."""
+        """Draw uniform matrices of variance 1/fan-in; projections back into the stream, and the head, much smaller."""
         nn.init.normal_(self.embedding.weight)
         for name, matrix in self.named_parameters():
             if matrix.ndim == 2 and name != "embedding.weight":

@@ -19,7 +19,7 @@ COUNTS = "character_counts"
 
 
 def save_safetensors(checkpoint: Checkpoint, path: Path) -> Path:
-    """Tensors: the weights and the character counts; in the file's metadata everything else, as JSON texts."""
+    """Write weights and character counts as tensors, and everything else as JSON texts in the file's metadata."""
     tensors = {**checkpoint.weights, COUNTS: checkpoint.character_counts_V}
     facts = {"domain": checkpoint.domain, "step": checkpoint.step, "config": asdict(checkpoint.model_config),
              "vocabulary": checkpoint.vocabulary.characters, "notes": dict(checkpoint.notes),
@@ -31,7 +31,7 @@ def save_safetensors(checkpoint: Checkpoint, path: Path) -> Path:
 
 
 def load_safetensors(path: Path | str) -> Checkpoint:
-    """Read and verify. UserError where the file is missing, was changed or was not written by `save_safetensors`."""
+    """Read and verify a checkpoint. UserError where the file is missing, changed or not from `save_safetensors`."""
     require(Path(path).is_file(), "checkpoint must be an existing file", str(path))
     try:
         with safe_open(path, "pt") as file:

@@ -38,14 +38,14 @@ class TrainingState:
 
 
 def save_state(state: TrainingState, path: Path) -> Path:
-    """Write it whole or not at all, over an earlier one."""
+    """Write the state whole or not at all, over an earlier one."""
     with atomic_path(path) as temporary:
         torch.save({item.name: getattr(state, item.name) for item in fields(state)}, temporary)
     return path
 
 
 def load_state(path: Path) -> TrainingState:
-    """UserError where `path` holds no training state."""
+    """Read a state. UserError where `path` holds none."""
     try:
         payload = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises many kinds on foreign bytes
@@ -77,7 +77,7 @@ class Progress:
 
 
 def new_model(corpus: Corpus, config: Config) -> GPT:
-    """Random weights that depend on the seed and the shape alone, on the CPU."""
+    """Draw weights that depend on the seed and the shape alone, on the CPU."""
     with random_stream(config.seed, torch.device("cpu")):
         return GPT(config.model, len(corpus.vocabulary))
 
@@ -90,7 +90,7 @@ def take_checkpoint(model: GPT, corpus: Corpus, config: Config, step: int) -> Ch
 
 
 def identity_of(corpus: Corpus, config: Config) -> dict[str, Any]:
-    """What two trainings must share to have the same weights at the same step."""
+    """List what two trainings must share to have the same weights at the same step."""
     settings = asdict(config.train)
     del settings["state_seconds"]
     return {"seed": config.seed, **asdict(config.model), **settings, "corpus_sha256": corpus.source.sha256,
@@ -110,7 +110,7 @@ class Training:
             self.restore(resume)
         self.update = make_step(self.model, self.optimizers, compiled=settings.compile)
         self.ids_N = corpus.train.ids_N.to(self.device)
-        self.offsets_SB = batch_offsets(len(self.ids_N), config.model.block_size, settings.batch_size,
+        self.step_offsets = batch_offsets(len(self.ids_N), config.model.block_size, settings.batch_size,
                                         settings.max_steps, config.seed).to(self.device)
 
     def restore(self, state: TrainingState) -> None:
@@ -129,9 +129,9 @@ class Training:
                              identity_of(self.corpus, self.config))
 
     def step(self, step: int) -> Tensor:
-        """Update number `step` (0-based); its loss, still on the device."""
+        """Make update number `step` (0-based); returns its loss, still on the device."""
         set_rate_factor(self.optimizers, factor_at(step, self.config))
-        batch = windows_at(self.ids_N, self.offsets_SB[step], self.config.model.block_size)
+        batch = windows_at(self.ids_N, self.step_offsets[step], self.config.model.block_size)
         if not self.config.model.dropout:      # nothing is drawn
             return self.update(*batch)
         with random_stream(self.config.seed * 1_000_003 + step, self.device):
@@ -139,7 +139,7 @@ class Training:
 
 
 def on_cpu(value: Any) -> Any:
-    """A copy of nested dicts and lists with all tensors on the CPU."""
+    """Copy nested dicts and lists with all tensors on the CPU."""
     if isinstance(value, Tensor):
         return value.detach().to("cpu", copy=True)
     if isinstance(value, dict):
@@ -152,7 +152,7 @@ def mean(losses: Sequence[Tensor]) -> float | None:
 
 
 def train(corpus: Corpus, config: Config, resume: TrainingState | None = None) -> Iterator[Progress]:
-    """Train a new GPT on the training split; a record every `log_every` steps and at each checkpoint.
+    """Train a new GPT on the training split; yields a record every `log_every` steps and at each checkpoint.
 
     The first record is step 0 with the untrained checkpoint; the last is step `max_steps` with the final one.
     Weights and batches depend on the seed alone; no global random stream is read or moved. From `resume` it goes

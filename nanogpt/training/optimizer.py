@@ -21,54 +21,55 @@ NEWTON_SCHULZ = ((8.2051, -22.9019, 16.4607), (4.0664, -2.8612, 0.5184), (3.9096
 may begin as small as 0.001 of the norm (Polar Express, Amsel et al. 2025, arXiv:2505.16932, with its margin of 1 %)."""
 
 
-def orthogonalize(g_NRC: Tensor, steps: int = 3) -> Tensor:
-    """Each of N matrices (R <= C) with its singular values moved towards 1 and its singular vectors kept.
+def orthogonalize(gradients: Tensor, steps: int = 3) -> Tensor:
+    """Move the singular values of each matrix of (N, rows, columns) towards 1 and keep its singular vectors.
 
-    A matrix of zeros stays one. Three steps train as well as five or six, which take the values into 0.85 to 1.15
-    (benchmarks/README.md). In bfloat16 on a GPU, where it loses nothing, and in the input's type elsewhere.
+    There are no more rows than columns. A matrix of zeros stays one. Three steps train as well as five or six, which
+    take the values into 0.85 to 1.15 (benchmarks/README.md). In bfloat16 on a GPU, where it loses nothing, and in the
+    input's type elsewhere.
     """
-    x_NRC = g_NRC.bfloat16() if g_NRC.is_cuda else g_NRC
-    x_NRC = x_NRC / (1.01 * x_NRC.norm(dim=(1, 2), keepdim=True) + 1e-7)
-    if not g_NRC.is_cuda and x_NRC.size(2) > x_NRC.size(1):
-        return orthogonalizer(x_NRC @ x_NRC.mT, steps) @ x_NRC
+    x = gradients.bfloat16() if gradients.is_cuda else gradients
+    x = x / (1.01 * x.norm(dim=(1, 2), keepdim=True) + 1e-7)
+    if not gradients.is_cuda and x.size(2) > x.size(1):
+        return orthogonalizer(x @ x.mT, steps) @ x
     for a, b, c in NEWTON_SCHULZ[:steps]:
-        gram_NRR = x_NRC @ x_NRC.mT
-        polynomial_NRR = torch.baddbmm(gram_NRR, gram_NRR, gram_NRR, beta=b, alpha=c)
-        x_NRC = torch.baddbmm(x_NRC, polynomial_NRR, x_NRC, beta=a)
-    return x_NRC.to(g_NRC.dtype)
+        gram = x @ x.mT
+        polynomial = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+        x = torch.baddbmm(x, polynomial, x, beta=a)
+    return x.to(gradients.dtype)
 
 
-def orthogonalizer(gram_NRR: Tensor, steps: int) -> Tensor:
-    """P with P x = orthogonalize(x) where gram = x xᵀ: the same steps on small squares, for wide matrices.
+def orthogonalizer(gram: Tensor, steps: int) -> Tensor:
+    """Compute P with P x = orthogonalize(x) where gram = x xᵀ: the same steps on small squares, for wide matrices.
 
     Each factor is a polynomial of the Gram matrix, so all of them commute and stay symmetric. It squares the
     condition number: for float32 and better.
     """
-    product_NRR: Tensor | None = None
+    product: Tensor | None = None
     for k, (a, b, c) in enumerate(NEWTON_SCHULZ[:steps], start=1):
-        factor_NRR = torch.baddbmm(gram_NRR, gram_NRR, gram_NRR, beta=b, alpha=c)
-        factor_NRR.diagonal(dim1=1, dim2=2).add_(a)
-        product_NRR = factor_NRR if product_NRR is None else factor_NRR @ product_NRR
+        factor = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+        factor.diagonal(dim1=1, dim2=2).add_(a)
+        product = factor if product is None else factor @ product
         if k < steps:
-            gram_NRR = factor_NRR @ gram_NRR @ factor_NRR
-    assert product_NRR is not None
-    return product_NRR
+            gram = factor @ gram @ factor
+    assert product is not None
+    return product
 
 
 class Piece(NamedTuple):
     """A matrix with no more rows than columns, as a view of (a part of) a weight, and the size of its updates."""
 
-    matrix_RC: Tensor
+    matrix: Tensor
     size: float
 
 
-def pieces(weight_RC: Tensor, part_rows: tuple[int, ...]) -> list[Piece]:
+def pieces(weight: Tensor, part_rows: tuple[int, ...]) -> list[Piece]:
     """Cut a weight into its parts; one taller than wide is transposed and its updates are sqrt(rows / columns) large.
 
     All others' updates have size 1.
     """
     return [Piece(part.mT, (len(part) / part.size(1)) ** 0.5) if len(part) > part.size(1) else Piece(part, 1.0)
-            for part in weight_RC.split(part_rows)]
+            for part in weight.split(part_rows)]
 
 
 class Muon(Optimizer):
@@ -100,28 +101,28 @@ class Muon(Optimizer):
                 if p.grad is not None:
                     rows = self.part_rows[p]
                     for piece, gradient in zip(pieces(p, rows), pieces(p.grad, rows), strict=True):
-                        by_shape[piece.matrix_RC.shape].append((piece, gradient.matrix_RC))
+                        by_shape[piece.matrix.shape].append((piece, gradient.matrix))
             for batch in by_shape.values():
                 self.update(group, *zip(*batch, strict=True))
 
-    def update(self, group: dict[str, Any], batch: tuple[Piece, ...], gradients: tuple[Tensor, ...]) -> None:
-        """Update N equally shaped matrices in place."""
-        g_NRC = torch.stack(gradients)
+    def update(self, group: dict[str, Any], batch: tuple[Piece, ...], batch_gradients: tuple[Tensor, ...]) -> None:
+        """Update equally shaped matrices in place."""
+        gradients = torch.stack(batch_gradients)
         state = self.state[group["params"][0]]
-        name = "momentum_{}x{}".format(*g_NRC.shape[1:])
+        name = "momentum_{}x{}".format(*gradients.shape[1:])
         if name not in state:
-            state[name] = torch.zeros_like(g_NRC)
-        momentum_NRC = state[name].lerp_(g_NRC, 1 - group["momentum"])
-        update_NRC = orthogonalize(g_NRC.lerp_(momentum_NRC, group["momentum"])) * group["lr"]
-        weights = [piece.matrix_RC for piece in batch]
+            state[name] = torch.zeros_like(gradients)
+        momentum = state[name].lerp_(gradients, 1 - group["momentum"])
+        updates = orthogonalize(gradients.lerp_(momentum, group["momentum"])) * group["lr"]
+        weights = [piece.matrix for piece in batch]
         if group["weight_decay"]:
             torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
-        for weight, piece, update_RC in zip(weights, batch, update_NRC.unbind(0), strict=True):
-            weight.sub_(update_RC, alpha=piece.size)
+        for weight, piece, update in zip(weights, batch, updates.unbind(0), strict=True):
+            weight.sub_(update, alpha=piece.size)
 
 
 def make_optimizers(model: GPT, config: TrainConfig) -> list[torch.optim.Optimizer]:
-    """Muon and AdamW over disjoint parameters of `model`; each group remembers its full rate as `initial_lr`.
+    """Make Muon and AdamW over disjoint parameters of `model`; each group keeps its full rate as `initial_lr`.
 
     On a GPU the rates are tensors, so that a recorded step (training/step.py) obeys them.
     """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 def rate_factor(step: int, max_steps: int, warmup_steps: int, decay_share: float) -> float:
-    """The factor in (0, 1] on the learning rate of update `step` (0-based).
+    """Compute the factor in (0, 1] on the learning rate of update `step` (0-based).
 
     Linear warm-up, a plateau, and a linear fall over the last `decay_share` of the steps that would reach 0
     one step after the end ("trapezoidal", Hägele et al. 2024, arXiv:2405.18392).
@@ -15,7 +15,7 @@ def rate_factor(step: int, max_steps: int, warmup_steps: int, decay_share: float
 
 
 def checkpoint_steps(max_steps: int, count: int) -> tuple[int, ...]:
-    """Step 0, then at most `count` steps up to `max_steps`: log-spaced while dense, then even (as Pythia).
+    """List step 0, then at most `count` steps up to `max_steps`: log-spaced while dense, then even (as Pythia).
 
     >>> checkpoint_steps(1000, 8)
     (0, 16, 31, 62, 125, 250, 500, 750, 1000)
@@ -28,5 +28,5 @@ def checkpoint_steps(max_steps: int, count: int) -> tuple[int, ...]:
 
 
 def evenly_spaced_steps(max_steps: int, count: int) -> tuple[int, ...]:
-    """Step 0 and `count` even steps up to `max_steps` (fewer where they coincide)."""
+    """List step 0 and `count` even steps up to `max_steps` (fewer where they coincide)."""
     return tuple(sorted({round(max_steps * k / count) for k in range(count + 1)}))

@@ -47,7 +47,7 @@ REPLACEMENTS: dict[type[nn.Module], type[nn.Module]] = {nn.Linear: MemberLinear,
 
 
 def stack(checkpoints: Sequence[Checkpoint], device: torch.device | str = "cpu") -> GPT:
-    """One model, in evaluation mode, whose parameters are those of all checkpoints with a first axis M.
+    """Build one model, in evaluation mode, whose parameters are those of all checkpoints with a first axis M.
 
     It reads ids (N, T), the first B rows by the first member. ValueError where the shapes differ.
     """
@@ -67,14 +67,14 @@ def stack(checkpoints: Sequence[Checkpoint], device: torch.device | str = "cpu")
 
 
 def weights_of_member(model: GPT, member: int) -> dict[str, Tensor]:
-    """A copy of one member's weights on the CPU."""
+    """Copy one member's weights to the CPU."""
     return {name: tensor[member].detach().to("cpu", copy=True) for name, tensor in model.named_parameters()}
 
 
 class MemberAdam(Optimizer):
     """Adam (Kingma & Ba 2015, arXiv:1412.6980, algorithm 1) over stacked parameters, with a rate for each member.
 
-    The group's `lr` is a factor on all rates, a tensor: the step can be recorded (engine.py).
+    The group's `lr` is a factor on all rates, a tensor: the step can be recorded (training/step.py).
     """
 
     def __init__(self, params: Iterable[Tensor], rates_M: Tensor, betas: tuple[float, float] = (0.9, 0.95),

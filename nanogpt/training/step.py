@@ -47,7 +47,7 @@ class RecordedStep:
         return self.loss.clone()
 
     def alone(self, *batch: Tensor) -> Tensor:
-        """Not recorded, on the stream that the recording will use."""
+        """Run the step without recording it, on the stream that the recording will use."""
         self.stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self.stream):
             loss = self.eager(*batch)
@@ -57,9 +57,9 @@ class RecordedStep:
 
 def make_step(model: nn.Module, optimizers: Sequence[torch.optim.Optimizer], *, compiled: bool = False,
               members: int = 1) -> Step:
-    """A function of inputs and targets (B, T) that updates `model` once and returns the mean loss in nats.
+    """Make a function of inputs and targets (B, T) that updates `model` once and returns the mean loss in nats.
 
-    Of `members` stacked models (batched.py) each follows the gradient of the mean over its own rows.
+    Of `members` stacked models (training/stacked.py) each follows the gradient of the mean over its own rows.
 
     On a GPU it is recorded as a CUDA graph where all learning rates are tensors (a recorded number cannot change).
     `compiled` has torch.compile fuse the forward and backward pass: half a minute that pays in long runs alone.
