@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from nanogpt.config import ModelConfig, TrainConfig
-from nanogpt.model.device import random_stream, resolve_device
+from nanogpt.model.device import random_stream
 from nanogpt.model.gpt import GPT
 from nanogpt.training.optimizer import make_optimizers, set_rate_factor
 from nanogpt.training.step import RecordedStep, make_step
@@ -24,22 +24,6 @@ def small_model(dropout: float = 0.0, device: torch.device = CPU) -> GPT:
 def some_batch(seed: int = 0, rows: int = 4) -> tuple[torch.Tensor, torch.Tensor]:
     window_BT = torch.randint(13, (rows, 17), generator=torch.Generator().manual_seed(seed))
     return window_BT[:, :-1], window_BT[:, 1:]
-
-
-def test_auto_is_a_device_of_this_machine_and_an_absent_one_is_refused() -> None:
-    assert resolve_device("cpu") == CPU
-    assert resolve_device("auto").type == ("cuda" if torch.cuda.is_available() else resolve_device("auto").type)
-    with pytest.raises(ValueError, match=r"device must be one that this machine has .*got 'abacus'"):
-        resolve_device("abacus")
-
-
-def test_a_stream_of_its_own_repeats_and_leaves_the_global_one() -> None:
-    before = torch.get_rng_state()
-    with random_stream(7, CPU):
-        first = torch.rand(3)
-    with random_stream(7, CPU):
-        assert torch.equal(torch.rand(3), first)
-    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_a_step_is_the_gradient_of_the_mean_loss_given_to_the_optimizers() -> None:
