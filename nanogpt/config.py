@@ -174,6 +174,8 @@ class AnalysisConfig:
 
 ATTRIBUTION_METHODS = ("gradient_norm", "gradient_times_input", "integrated_gradients", "smoothgrad", "grad_cam",
                        "leave_one_out", "occlusion")
+ATTRIBUTION_BASELINES = ("recency", "random")
+"""What knows nothing of the model, and what every method is therefore compared with."""
 ATTRIBUTE_OF = ("logit", "log_probability", "loss")
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from nanogpt.config import ATTRIBUTION_BASELINES, ATTRIBUTION_METHODS, STRONGEST_COUNTS
 from nanogpt.transfer.tables import cell_measures, run_measures, stage_comparisons
 
 DOMAINS = ("shakespeare", "wikipedia", "math")
@@ -34,6 +35,86 @@ def make_tables(domains: tuple[str, ...] = DOMAINS, steps: dict[int, str] = STEP
             **transfer_tables(domains), **prompt_tables(domains, steps)}
 
 
+def complete_tables(domains: tuple[str, ...] = DOMAINS, methods: tuple[str, ...] = ATTRIBUTION_METHODS) -> Tables:
+    """Make every table that a report can be made of; the first of `methods` reads every prompt."""
+    tables = make_tables(domains)
+    return (tables | evaluation_tables(domains) | transfer_tables(domains, shots=(4, 16))
+            | attribution_tables(domains, methods)
+            | {"zero_shot": with_calibration(tables["zero_shot"]),
+               "attribution": tables["attribution"].assign(method=methods[0])})
+
+
+def with_calibration(zero_shot: pd.DataFrame) -> pd.DataFrame:
+    """The columns that need counting models and fits: an own model is calibrated, the others are overconfident."""
+    own, step = zero_shot["source"] == zero_shot["target"], zero_shot["step"]
+    return zero_shot.assign(
+        temperature=(1.0 + 0.5 * ~own).where(step > 0, 50.0), tempered_nats=1.5,
+        bits_per_byte_low=zero_shot["bits_per_byte"] - 0.1, bits_per_byte_high=zero_shot["bits_per_byte"] + 0.1,
+        uniform_divergence_nats=step / step.max(), unigram_divergence_nats=(step - 50).abs() / 100,
+        bigram_divergence_nats=(step - 200).abs() / 100 + 0.5)
+
+
+def evaluation_tables(domains: tuple[str, ...] = DOMAINS) -> Tables:
+    """The own model is ahead of the others by 1 and level with the n-gram; texts have a domain that they read like."""
+    last, (first, *_) = max(STEPS), domains
+    keys = [{"source": source, "target": target, "stage": "final", "step": last}
+            for source, target in itertools.product(domains, domains)]
+    groups = {"letter": "character class", "newline": "character class", "0": "characters read before",
+              "1": "characters read before"}
+    parts = [key | {"by": by, "group": group, "share": 0.5, "nats_per_character": 2.0}
+             for key in keys for group, by in groups.items()]
+    bins = [key | {"stage": stage, "bin": k, "characters": 10 * k, "confidence": k / 15, "accuracy": k / 20}
+            for key in keys for stage in ("early", "mid", "late") for k in (3, 9, 14)]
+    counted = [{"target": target, "baseline": name, "bits_per_byte": bits} for target in domains
+               for name, bits in (("uniform", 6.9), ("unigram", 4.8), ("5-gram", 2.4), ("xz", 2.6))]
+    rivals = [{"target": target, "stage": stage, "rival": rival, "ahead_bits_per_byte": ahead, "ahead_low": ahead - 0.2,
+               "ahead_high": ahead + 0.2, "p_value": 0.001, "p_holm": 0.9 if rival == STRONGEST_COUNTS else 0.01}
+              for target in domains for stage in ("early", "final")
+              for rival, ahead in (*((name, 1.0) for name in domains if name != target), (STRONGEST_COUNTS, 0.1))]
+    spans = [{"training": first, "test": name, "shared_characters": 51 * i, "shared_share": i / 1000}
+             for i, name in enumerate(domains)]
+    apart = [{"first": a, "second": b, "vocabulary_overlap": 0.5, "trigram_divergence_bits": 0.3 + i / 10,
+              "compression_distance": 0.9 + i / 100} for i, (a, b) in enumerate(itertools.combinations(domains, 2))]
+    ahead = [{"source": a, "target": b, "step": last, "regret": 0.5, "advantage": 0.1, "asymmetry": 0.0}
+             for a, b in itertools.permutations(domains, 2)]
+    written = [{"source": source, "step": last, "prompt_domain": home, "prompt": prompt_of(home), "copied_share": 0.25,
+                "written_domain": source if home != "math" else home, "classifier_accuracy": 0.975}
+               for source, home in itertools.product(domains, domains)]
+    new = {"breakdown": parts, "reliability": bins, "baselines": counted, "comparisons": rivals, "leakage": spans,
+           "distances": apart, "specialisation": ahead, "writing": written}
+    return {name: pd.DataFrame(rows) for name, rows in new.items()}
+
+
+def attribution_tables(domains: tuple[str, ...] = DOMAINS, methods: tuple[str, ...] = ATTRIBUTION_METHODS) -> Tables:
+    """What the maps of `methods` and of the baselines are worth: a method is worth less the later it stands."""
+    last, every = max(STEPS), [*methods, *ATTRIBUTION_BASELINES]
+    worth = {name: 1 - i / len(every) for i, name in enumerate(every)}
+    keys = [{"domain": domain, "step": step} for domain in domains for step in (0, last)]
+    summary = [{"domain": domain, "step": step, "prompt_domain": "all", "method": methods[0],
+                "mean_distance_characters": 3 + step / 100, "entropy_nats": 2 - step / last, "same_word_share": 0.4,
+                "previous_word_share": 0.2, "punctuation_share": 0.1, "newline_share": 0.05,
+                "spearman_with_last": step / last} for domain in domains for step in STEPS]
+    faithfulness = [key | {"method": name, "spearman_leave_one_out": worth[name], "comprehensiveness": 2 * worth[name],
+                           "sufficiency": 3 - worth[name], "completeness_gap": np.nan, "spearman_step_0": 0.2,
+                           "fails_sanity": False} for key in keys for name in every]
+    curves = [key | {"method": name, "character_share": share, "deletion": worth[name] * share,
+                     "insertion": 3 - worth[name] * share}
+              for key in keys for name in every for share in (0.05, 0.1, 0.2, 0.5)]
+    alike = [key | {"method": a, "other": b, "spearman": worth[a] * worth[b]}
+             for key in keys for a, b in itertools.combinations(every, 2)]
+    apart = [{"domain": a, "other": b, "prompt": prompt_of(a), "spearman": 0.5, "total_variation": 0.3}
+             for a, b in itertools.combinations(domains, 2)]
+    parts = [{"domain": domain, "step": last, "prompt": prompt_of(domain), "unit": "word", "method": methods[0],
+              "target_position": 1, "target": "x", "position": 0, "text": "y", "share": 1.0} for domain in domains]
+    new = {"attribution_summary": summary, "faithfulness": faithfulness, "deletion_curves": curves,
+           "method_agreement": alike, "attribution_domains": apart, "attribution_words": parts}
+    return {name: pd.DataFrame(rows) for name, rows in new.items()}
+
+
+def prompt_of(domain: str) -> str:
+    return PROMPTS.get(domain, f"a prompt of {domain} ")
+
+
 def zero_shot_row(source: str, step: int, stage: str, target: str, last: int) -> dict[str, Any]:
     own, learned = source == target, 1 - np.exp(-5 * step / last)
     bits = 6.3 - (4.0 if own else 2.9 - 0.2 * len(target) / 10) * learned
@@ -46,18 +127,18 @@ def zero_shot_row(source: str, step: int, stage: str, target: str, last: int) ->
             "n_bytes": 45_000}
 
 
-def transfer_tables(domains: tuple[str, ...]) -> Tables:
+def transfer_tables(domains: tuple[str, ...], shots: tuple[int, ...] = (16,)) -> Tables:
     curves: list[dict[str, Any]] = []
     transfers, trials = [], []
     maturity = {"early": 0.3, "mid": 0.5, "late": 0.7, "scratch": 0.0}
-    for (source, target), stage in itertools.product(itertools.permutations(domains, 2), maturity):
+    for (source, target), stage, windows in itertools.product(itertools.permutations(domains, 2), maturity, shots):
         key = {"source": source, "stage": stage, "target": target}
         rate = {"early": 0.004, "mid": 0.003, "late": 0.002, "scratch": 0.011}[stage]
         shift = 0.1 * domains.index(target) + 0.05 * domains.index(source)
         start = (4.2 - maturity[stage] if stage != "scratch" else 6.4) + shift
-        after = (3.3 - maturity[stage] if stage != "scratch" else 4.6) + shift
+        after = (3.3 - maturity[stage] if stage != "scratch" else 4.6) + shift + (16 - windows) / 20
         rate *= 1 + shift
-        cell = key | {"checkpoint_step": int(100 * maturity[stage]), "shots": 16}
+        cell = key | {"checkpoint_step": int(100 * maturity[stage]), "shots": windows}
         curves += [cell | run | {"step": k, "validation_bits_per_byte": after + (start - after) * np.exp(-k / 8)}
                    for run in views(rate) for k in range(0, 31, 5)]
         transfers += [cell | run | {"zero_shot_bits_per_byte": start, "test_bits_per_byte": after + 0.02 * run["seed"],
@@ -83,7 +164,7 @@ def views(tuned: float) -> list[dict[str, Any]]:
 def prompt_tables(domains: tuple[str, ...], steps: dict[int, str]) -> Tables:
     generator = np.random.default_rng(1)
     generations, tops, scores = [], [], []
-    prompts = [(name, PROMPTS.get(name, f"a prompt of {name} ")) for name in domains]
+    prompts = [(name, prompt_of(name)) for name in domains]
     for source, (step, stage), (home, prompt) in itertools.product(domains, steps.items(), prompts):
         key = {"source": source, "step": step, "prompt": prompt}
         text = f" step {step} of {source} & <script>alert('{home}')</script>\nand so forth, in the same vein, on and on"
