@@ -39,12 +39,19 @@ class Trial:
         return asdict(self)
 
 
-def open_storage(storage: str) -> optuna.storages.BaseStorage | str:
-    """An Optuna storage: a URL (`sqlite:///…`, `postgresql://…`), or the path of a journal file."""
-    if "://" in storage:
-        return storage
-    Path(storage).parent.mkdir(parents=True, exist_ok=True)
-    return JournalStorage(JournalFileBackend(storage))
+def open_storage(storage: str) -> optuna.storages.BaseStorage:
+    """Open an Optuna storage: a URL (`sqlite:///…`, `postgresql://…`), or the path of a journal file.
+
+    UserError where it cannot be opened.
+    """
+    try:
+        if "://" in storage:
+            return optuna.storages.get_storage(storage)
+        Path(storage).parent.mkdir(parents=True, exist_ok=True)
+        return JournalStorage(JournalFileBackend(storage))
+    except Exception as error:    # of the disk, of the database, of its driver, of a file that is no journal
+        raise UserError(f"storage must be a journal file or the URL of a database that answers, got {storage!r} "
+                        f"({type(error).__name__})") from error
 
 
 def study_name(checkpoint: Checkpoint, target: Corpus, config: Config) -> str:
