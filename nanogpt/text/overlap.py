@@ -22,13 +22,13 @@ Compressor = Callable[[bytes], bytes]
 
 
 def vocabulary_overlap(first: str, second: str) -> float:
-    """Characters of both over characters of either (Jaccard), in [0, 1]; 1 for two empty texts."""
+    """Return characters of both over characters of either (Jaccard), in [0, 1]; 1 for two empty texts."""
     either = set(first) | set(second)
     return len(set(first) & set(second)) / len(either) if either else 1.0
 
 
 def trigram_divergence(first: str, second: str) -> float:
-    """Jensen–Shannon divergence of the trigrams of two texts, bits, in [0, 1] (Lin 1991)."""
+    """Return the Jensen–Shannon divergence of the trigrams of two texts, bits, in [0, 1] (Lin 1991)."""
     p, q = (Counter(zip(text, text[1:], text[2:], strict=False)) for text in (first, second))
     total_p, total_q, divergence = max(1, p.total()), max(1, q.total()), 0.0
     for trigram in p.keys() | q.keys():
@@ -38,13 +38,13 @@ def trigram_divergence(first: str, second: str) -> float:
 
 
 def compression_distance(first: str, second: str, compress: Compressor = lzma.compress) -> float:
-    """Normalised compression distance, near 0 for equal texts, near 1 for unrelated ones (Cilibrasi & Vitányi 2005)."""
+    """Return the normalised compression distance (Cilibrasi & Vitányi 2005), near 0 for equal texts, 1 for others."""
     alone = sorted(len(compress(text.encode())) for text in (first, second))
     return (len(compress((first + second).encode())) - alone[0]) / max(1, alone[1])
 
 
 def compressed_bits_per_byte(training: str, test: str, compress: Compressor) -> float:
-    """What `test` adds to the compressed `training`, in bits for each of its UTF-8 bytes; nan for an empty test."""
+    """Return what `test` adds to the compressed `training`, in bits for each of its UTF-8 bytes; nan without test."""
     if not test:
         return math.nan
     with ThreadPoolExecutor(2) as pool:     # the compressors let go of the interpreter
@@ -53,7 +53,7 @@ def compressed_bits_per_byte(training: str, test: str, compress: Compressor) -> 
 
 
 def shared_spans(training: str, tests: Iterable[str], length: int = SPAN) -> Iterator[Tensor]:
-    """For each test: which of its characters lie in a span of `length` that `training` holds too, booleans (N,).
+    """Say of each test which of its characters lie in a span of `length` that `training` holds too, booleans (N,).
 
     Spans are compared by a polynomial modulo 2**64, so a false alarm has a chance of about N² / 2**64.
     """
@@ -68,7 +68,7 @@ def shared_spans(training: str, tests: Iterable[str], length: int = SPAN) -> Ite
 
 
 def span_hashes(text: str, length: int) -> Tensor:
-    """A number for each span of `length` characters, equal for equal spans."""
+    """Return a number for each span of `length` characters, equal for equal spans."""
     code_N = torch.tensor(list(map(ord, text)), dtype=torch.int64)
     hashes = torch.zeros(max(0, len(text) - length + 1), dtype=torch.int64)
     for offset in range(length):

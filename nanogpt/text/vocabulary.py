@@ -32,31 +32,34 @@ class Vocabulary:
 
     @cached_property
     def index(self) -> dict[str, int]:
+        """Map each character to its id."""
         return {character: i for i, character in enumerate(self.characters, start=1)}
 
     @property
     def sha256(self) -> str:
+        """Return the SHA-256 of the characters in UTF-8, 64 hexadecimal digits."""
         return hashlib.sha256(self.characters.encode()).hexdigest()
 
     @property
     def start_id(self) -> int:
-        """What stands before the first character of any text: a new line, where the vocabulary has one."""
+        """Return what stands before the first character of any text: a new line, where the vocabulary has one."""
         return self.index.get("\n", UNKNOWN)
 
     def encode(self, text: str) -> Tensor:
-        """Ids (N,) int64; unknown characters become 0."""
+        """Return ids (N,) int64; unknown characters become 0."""
         return torch.tensor([self.index.get(character, UNKNOWN) for character in text], dtype=torch.int64)
 
     def decode(self, ids: Iterable[int], unknown: str = "\N{REPLACEMENT CHARACTER}") -> str:
+        """Return the text of ids, with `unknown` in place of each id 0."""
         return "".join(self.characters[i - 1] if i else unknown for i in map(int, ids))
 
     def unknown_in(self, text: str) -> str:
-        """The characters of `text` that the vocabulary lacks, each once, sorted."""
+        """Return the characters of `text` that the vocabulary lacks, each once, sorted."""
         return "".join(sorted(set(text) - self.index.keys()))
 
     @classmethod
     def of(cls, texts: Iterable[str], min_count: int) -> Vocabulary:
-        """The characters that occur at least `min_count` times in `texts` together."""
+        """Take the characters that occur at least `min_count` times in `texts` together."""
         counts: Counter[str] = Counter()
         for text in texts:
             counts.update(text)

@@ -1,4 +1,4 @@
-"""Vocabulary, splits, windows and batches: what is read, how often, and in which order."""
+"""Splits, windows and batches: what is read, how often, and in which order."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch
 from support import domain_text
 
 from nanogpt.config import DataConfig
+from nanogpt.errors import UserError
 from nanogpt.text.corpus import (
     SPLITS,
     Corpus,
@@ -23,7 +24,7 @@ from nanogpt.text.corpus import (
     windows_at,
 )
 from nanogpt.text.sources import DomainText
-from nanogpt.text.vocabulary import UNKNOWN, Vocabulary
+from nanogpt.text.vocabulary import Vocabulary
 
 MIXED = "naïve ∑∂x 𝔸lef\u0301\n漢字 e"
 
@@ -45,24 +46,6 @@ def test_a_character_of_validation_or_test_alone_does_not_enter_the_vocabulary()
     corpus = make_corpora([domain_text("x", text)], DataConfig(min_count=1), 8)["x"]
     assert corpus.vocabulary.characters == "ab"
     assert not corpus.test.ids_N.any() and corpus.row()["unknown_share"] == pytest.approx(0.1)
-
-
-def test_encoding_and_decoding_are_inverse_for_known_characters(corpora: dict[str, Corpus]) -> None:
-    for corpus in corpora.values():
-        known = "".join(c for c in corpus.test.text if c in corpus.vocabulary.index)
-        assert corpus.vocabulary.decode(corpus.vocabulary.encode(known)) == known
-    vocabulary = Vocabulary("ab")
-    assert vocabulary.encode("aXbé").tolist() == [1, UNKNOWN, 2, UNKNOWN]
-    assert vocabulary.decode([2, UNKNOWN, 1]) == "b\N{REPLACEMENT CHARACTER}a"
-    assert vocabulary.decode([2, UNKNOWN], unknown="") == "b"
-    assert vocabulary.unknown_in("zabézz") == "zé"
-    assert vocabulary.encode("").shape == (0,) and vocabulary.encode("").dtype == torch.int64
-
-
-@pytest.mark.parametrize("characters", ["ba", "aa", "abca"])
-def test_an_unsorted_or_repeating_vocabulary_is_refused(characters: str) -> None:
-    with pytest.raises(ValueError, match="vocabulary must be sorted and without repetition, got"):
-        Vocabulary(characters)
 
 
 def test_splits_are_contiguous_and_partition_the_text(corpora: dict[str, Corpus]) -> None:
@@ -128,6 +111,19 @@ def test_a_text_too_short_for_the_context_is_refused_in_one_line(length: int) ->
         make_corpora([domain_text("own", ("ab" * 400)[:length])], DataConfig(min_count=1), 32)
 
 
+def test_equal_bytes_blames_the_text_that_is_short() -> None:
+    """Not the one before it, which is cut to the short one's bytes and so is as short."""
+    texts = [domain_text("long", "ab" * 5000), domain_text("short", "ab" * 50), domain_text("other", "ab" * 5000)]
+    for ordered in (texts, texts[::-1]):
+        with pytest.raises(UserError, match="each split of domain 'short' must have more than block_size = 32 "):
+            make_corpora(ordered, DataConfig(min_count=1), 32)
+    wide = domain_text("wide", "漢字" * 5000)       # three bytes each: a third of the characters of as many bytes
+    enough = domain_text("enough", "ab" * 400)
+    with pytest.raises(UserError, match="domain 'wide', cut to the 800 bytes of domain 'enough' by equal_bytes, must"):
+        make_corpora([wide, enough], DataConfig(min_count=1), 32)
+    assert make_corpora([wide, enough], DataConfig(min_count=1, equal_bytes=False), 32).keys() == {"wide", "enough"}
+
+
 def test_the_size_that_the_message_asks_for_is_enough() -> None:
     for block_size in (1, 7, 32, 128):
         text = ("ab" * 4000)[:20 * block_size + 40]
@@ -170,10 +166,6 @@ def test_every_character_is_a_target_once_and_its_input_is_the_one_before(rows: 
             targets += targets_BT.flatten().tolist()
         assert targets == split.ids_N.tolist()
         assert inputs == [vocabulary.start_id, *targets][:length]
-
-
-def test_the_start_is_a_new_line_where_the_vocabulary_has_one() -> None:
-    assert Vocabulary("\na").start_id == 1 and Vocabulary("ab").start_id == UNKNOWN
 
 
 def test_offsets_are_in_bounds_and_an_epoch_does_not_repeat_for_any_small_text() -> None:

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from nanogpt.text import sources as domains
-from nanogpt.text.sources import DOMAINS, DomainText, domain_name, load_domain
+from nanogpt.config import make_config
+from nanogpt.text import sources
+from nanogpt.text.sources import BUILT_IN, CORPORA, DOMAINS, DomainText, domain_name, load_domain
 
-READY = Path(os.environ.get("NANOGPT_CACHE") or Path(__file__).parents[2] / "shared" / "corpora")
+READY = Path(os.environ.get("NANOGPT_CACHE") or Path(__file__).parents[3] / "shared" / "corpora")
 MARKUP = ("[[", "]]", "{{", "}}", "<ref", ">>>", "{|", "|}", "'''", "&nbsp;", "\r", "\t", "\ufeff")
 PLAUSIBLE = {  # UTF-8 bytes
     ("shakespeare", "embedded"): (4_500_000, 5_500_000), ("wikipedia", "embedded"): (2_300_000, 3_200_000),
@@ -29,9 +30,14 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def load(name: str, corpora: str, cache: Path) -> DomainText:
-    if corpora == "full" and not (READY / domains.DOWNLOADS[name].file_name).is_file():
+    if corpora == "full" and not (READY / BUILT_IN[name].full.file_name).is_file():
         pytest.skip("no ready cache of the full texts")
     return load_domain(name, corpora, READY if corpora == "full" else cache)
+
+
+def test_every_domain_has_one_entry_with_both_texts() -> None:
+    assert tuple(BUILT_IN) == DOMAINS and {(name, corpora) for name in DOMAINS for corpora in CORPORA} == set(PLAUSIBLE)
+    assert set(make_config().data.domain_specs) <= set(DOMAINS)
 
 
 @pytest.mark.parametrize(("name", "corpora"), PLAUSIBLE)
@@ -86,15 +92,15 @@ def test_a_file_with_another_sha256_is_refused(tmp_path: Path) -> None:
 
 
 def test_failed_download_says_address_hash_and_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    nowhere = replace(domains.DOWNLOADS["math"], url="http://127.0.0.1:9/math.tex")
-    monkeypatch.setitem(domains.DOWNLOADS, "math", nowhere)
+    nowhere = replace(BUILT_IN["math"].full, url="http://127.0.0.1:9/math.tex")
+    monkeypatch.setitem(BUILT_IN, "math", replace(BUILT_IN["math"], full=nowhere))
     with pytest.raises(ValueError, match=r"127\.0\.0\.1:9/math.tex failed") as error:
         load_domain("math", "full", tmp_path)
     assert nowhere.sha256 in str(error.value) and str(tmp_path) in str(error.value) and "\n" not in str(error.value)
 
 
 def test_missing_package_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(domains, "find_spec", lambda name: None)
+    monkeypatch.setattr(sources, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match="needs the package gensim, got none installed: pip install gensim=="):
         load_domain("wikipedia", cache=tmp_path)
 
@@ -139,6 +145,14 @@ def test_missing_file_folder_and_corpora_are_refused(tmp_path: Path) -> None:
             load_domain(spec)
     with pytest.raises(ValueError, match="corpora must be one of embedded, full, got 'whole'"):
         load_domain("math", "whole")
+
+
+def test_a_new_domain_is_one_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipes = replace(BUILT_IN["shakespeare"].embedded, read=lambda files: f"{len(files)} recipes\n")
+    monkeypatch.setitem(BUILT_IN, "recipes", replace(BUILT_IN["shakespeare"], embedded=recipes))
+    monkeypatch.setattr(sources, "DOMAINS", tuple(BUILT_IN))
+    domain = load_domain("recipes", cache=tmp_path)
+    assert (domain.name, domain.source) == ("recipes", "embedded") and domain.text.endswith(" recipes\n")
 
 
 def test_names() -> None:
