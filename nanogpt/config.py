@@ -172,9 +172,49 @@ class AnalysisConfig:
             raise UserError(f"temperatures must be numbers, comma-separated, got {self.temperatures!r}") from None
 
 
-ATTRIBUTION_METHODS = ("gradient_norm", "gradient_times_input", "integrated_gradients", "smoothgrad", "grad_cam",
-                       "leave_one_out", "occlusion")
-ATTRIBUTION_BASELINES = ("recency", "random")
+@dataclass(frozen=True)
+class AttributionMethod:
+    """A way to say how much each character that was read counts for a prediction.
+
+    Its function has its name and stands in attribution/<module>.py. It is named here and not imported, so that
+    settings, the command line's help and the report list the methods without torch.
+    """
+
+    name: str
+    module: str
+    signed: bool               # whether a character can speak against the target, with a score below 0
+    explanation: str           # what a character's score is
+    source: str
+    is_baseline: bool = False
+
+
+ATTRIBUTION_CATALOGUE = (
+    AttributionMethod("gradient_norm", "gradients", False, "length of the gradient by the character's embedding",
+                      "Simonyan et al. 2013, arXiv:1312.6034; Li et al. 2016, arXiv:1506.01066"),
+    AttributionMethod("gradient_times_input", "gradients", True, "the gradient times the character's embedding",
+                      "Shrikumar et al. 2016, arXiv:1605.01713"),
+    AttributionMethod("integrated_gradients", "gradients", True,
+                      "the gradient, averaged on the way from neutral embeddings, times the difference to them",
+                      "Sundararajan et al. 2017, arXiv:1703.01365"),
+    AttributionMethod("smoothgrad", "gradients", False, "length of the gradient, averaged over noisy embeddings",
+                      "Smilkov et al. 2017, arXiv:1706.03825"),
+    AttributionMethod("grad_cam", "gradients", False,
+                      "the stream inside the model times its gradient averaged over positions, where positive",
+                      "Selvaraju et al. 2017, arXiv:1610.02391"),
+    AttributionMethod("hires_cam", "gradients", True,
+                      "the stream inside the model times its gradient at the character's own position",
+                      "Draelos & Carin 2020, arXiv:2011.08891"),
+    AttributionMethod("leave_one_out", "perturbation", True, "what the target loses without the character",
+                      "Li et al. 2016, arXiv:1612.08220"),
+    AttributionMethod("occlusion", "perturbation", True,
+                      "what the target loses without the character and its neighbours",
+                      "Zeiler & Fergus 2014, arXiv:1311.2901"),
+    AttributionMethod("recency", "baselines", False, "1 / (1 + distance): nothing of the model", "", is_baseline=True),
+    AttributionMethod("random", "baselines", False, "a random number: nothing at all", "", is_baseline=True))
+"""The attribution methods in the order in which tables and figures show them, then the baselines. To add a method,
+write its function into a file of attribution/ and its line here."""
+ATTRIBUTION_METHODS = tuple(method.name for method in ATTRIBUTION_CATALOGUE if not method.is_baseline)
+ATTRIBUTION_BASELINES = tuple(method.name for method in ATTRIBUTION_CATALOGUE if method.is_baseline)
 """What knows nothing of the model, and what every method is therefore compared with."""
 ATTRIBUTE_OF = ("logit", "log_probability", "loss")
 
@@ -183,12 +223,12 @@ ATTRIBUTE_OF = ("logit", "log_probability", "loss")
 class AttributionConfig:
     """How what counted for a prediction is measured, and how much of that is tested."""
 
-    methods: str = knob("gradient_norm,gradient_times_input,grad_cam,leave_one_out",
+    methods: str = knob("gradient_norm,gradient_times_input,grad_cam,hires_cam,leave_one_out",
                         f"attribution methods, comma-separated: {', '.join(ATTRIBUTION_METHODS)}; the first reads "
                         "every model and prompt, the others some")
     attribute_of: str = knob("logit", "of what: logit, log_probability or loss of the target")
     contrastive: bool = knob(False, "the target less its strongest rival: why this character and not that one")
-    cam_block: int = knob(1, "Grad-CAM reads the stream after so many blocks; 0: the embeddings")
+    cam_block: int = knob(1, "Grad-CAM and HiResCAM read the stream after so many blocks; 0: the embeddings")
     integration_points: int = knob(16, "points on the path of integrated gradients")
     smooth_draws: int = knob(8, "noisy copies of the embeddings that SmoothGrad averages over")
     smooth_noise: float = knob(0.2, "standard deviation of that noise, in units of the embeddings' root mean square")

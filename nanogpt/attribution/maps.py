@@ -1,6 +1,6 @@
 """How much each earlier character counts for the prediction of the next one, by any method, as maps of prompts.
 
-Shape suffixes: P prompts, T positions (targets), S positions (sources), C channels, V characters, W words or lines.
+Shape suffixes: P prompts, T positions (targets), S positions (sources), C channels, V characters.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from nanogpt.attribution.gradients import Query
-from nanogpt.attribution.methods import BASELINES, METHODS
+from nanogpt.attribution.methods import method_function
 from nanogpt.config import AttributionConfig
 from nanogpt.errors import require
 from nanogpt.model.checkpoint import Checkpoint
@@ -36,13 +36,13 @@ class Attribution:
 
     @property
     def share_TS(self) -> Tensor:
-        """|score| as a share of its target's: rows sum to 1, or to 0 where no position counts."""
+        """Return |score| as a share of its target's: rows sum to 1, or to 0 where no position counts."""
         size_TS = self.scores_TS.abs()
         return size_TS / size_TS.sum(-1, keepdim=True).clamp_min(torch.finfo(size_TS.dtype).tiny)
 
 
 def neutral_input(model: GPT, checkpoint: Checkpoint) -> Tensor:
-    """(C,): the mean input over the characters of the training text; of all characters where there was none."""
+    """Return the mean input over the characters of the training text, (C,); of all characters where there was none."""
     counts_V = checkpoint.character_counts_V.to(model.head.weight)
     if not counts_V.any():
         counts_V = torch.ones_like(counts_V)
@@ -53,7 +53,7 @@ def neutral_input(model: GPT, checkpoint: Checkpoint) -> Tensor:
 @torch.no_grad()
 def make_query(model: GPT, checkpoint: Checkpoint, prompts: Sequence[str],
                config: AttributionConfig) -> tuple[Query, Tensor]:
-    """The query and the targets' probabilities (P, T).
+    """Return the query and the targets' probabilities (P, T).
 
     The target is the character that follows, the likeliest one after the last; its foil the likeliest other. Shorter
     prompts are filled up: what stands after a prompt cannot reach back into it.
@@ -71,29 +71,28 @@ def make_query(model: GPT, checkpoint: Checkpoint, prompts: Sequence[str],
 
 def attribute(model: GPT, checkpoint: Checkpoint, prompts: Sequence[str], method: str = "gradient_norm",
               config: AttributionConfig | None = None) -> list[Attribution]:
-    """The maps of every prompt, by a method or a baseline.
+    """Return the maps of every prompt, by a method or a baseline.
 
     Only the last block_size characters of a prompt are read. UserError for an empty prompt or an unknown method.
     """
-    known, config = METHODS | BASELINES, config or AttributionConfig()
-    require(method in known, f"method must be one of {', '.join(known)}", method)
+    score, config = method_function(method), config or AttributionConfig()
     prompts = [prompt[-model.config.block_size:] for prompt in prompts]
     require(all(prompts), "prompt must have at least one character", "")
-    found = []
+    attributions = []
     for first in range(0, len(prompts), PROMPTS_PER_PASS):
         group = prompts[first:first + PROMPTS_PER_PASS]
         query, probability_PT = make_query(model, checkpoint, group, config)
-        scores_PTS, probability_PT = known[method](model, query, config).cpu(), probability_PT.cpu()
+        scores_PTS, probability_PT = score(model, query, config).cpu(), probability_PT.cpu()
         for row, prompt in enumerate(group):
             n = len(prompt)
             likeliest = checkpoint.vocabulary.decode([int(query.targets_PT[row, n - 1])])
-            found.append(Attribution(prompt, scores_PTS[row, :n, :n], probability_PT[row, :n],
-                                     prompt[1:] + likeliest, method, checkpoint.vocabulary.unknown_in(prompt)))
-    return found
+            attributions.append(Attribution(prompt, scores_PTS[row, :n, :n], probability_PT[row, :n],
+                                            prompt[1:] + likeliest, method, checkpoint.vocabulary.unknown_in(prompt)))
+    return attributions
 
 
-def columns(attribution: Attribution) -> dict[str, list[object]]:
-    """Tidy: a row for each target position and each position at or before it, as columns of equal length."""
+def tidy_columns(attribution: Attribution) -> dict[str, list[object]]:
+    """Return tidy columns of equal length: a row for each target position and each position at or before it."""
     targets, sources = torch.tril_indices(*attribution.scores_TS.shape)
     t, s = targets.tolist(), sources.tolist()
     return {"target_position": [i + 1 for i in t], "target": [attribution.targets[i] for i in t],
@@ -105,57 +104,60 @@ def columns(attribution: Attribution) -> dict[str, list[object]]:
             "share": attribution.share_TS[targets, sources].tolist()}
 
 
-def segments(text: str, unit: str) -> list[str]:
-    """`text` in words, each with the white space after it, or in lines.
+def split_units(text: str, unit: str) -> list[str]:
+    """Return `text` in words, each with the white space after it, or in lines.
 
-    >>> segments("To be,\\nor not", "word"), segments("To be,\\nor not", "line")
+    >>> split_units("To be,\\nor not", "word"), split_units("To be,\\nor not", "line")
     (['To ', 'be,\\n', 'or ', 'not'], ['To be,\\n', 'or not'])
     """
     return text.splitlines(keepends=True) if unit == "line" else re.findall(r"\S+\s*|\s+", text)
 
 
-def aggregate(attribution: Attribution, unit: str) -> Iterator[dict[str, object]]:
-    """Tidy rows of the map between words or lines: of a word's targets, how much of their shares each word holds.
+def unit_rows(attribution: Attribution, unit: str) -> Iterator[dict[str, object]]:
+    """Yield tidy rows of the map between words or lines: of a word's targets, how much of their shares each word holds.
 
     `share` is the mean over the targets inside the word of the sum over the characters of the source word.
     """
-    parts = segments(attribution.prompt + attribution.targets[-1], unit)
-    ends_W = torch.tensor([len(part) for part in parts]).cumsum(0)
-    member_WN = torch.bucketize(torch.arange(int(ends_W[-1])), ends_W, right=True) == torch.arange(len(parts))[:, None]
-    targets_WT, sources_SW = member_WN[:, 1:].double(), member_WN[:, :-1].double().T
-    count_W = targets_WT.sum(1)
-    share_WW = targets_WT @ attribution.share_TS.double() @ sources_SW / count_W.clamp_min(1)[:, None]
+    parts = split_units(attribution.prompt + attribution.targets[-1], unit)
+    ends = torch.tensor([len(part) for part in parts]).cumsum(0)
+    part_of_character = torch.bucketize(torch.arange(int(ends[-1])), ends, right=True)
+    is_in_part = part_of_character == torch.arange(len(parts))[:, None]     # (parts, characters)
+    targets, sources = is_in_part[:, 1:].double(), is_in_part[:, :-1].double()
+    target_counts = targets.sum(1)
+    shares = targets @ attribution.share_TS.double() @ sources.T / target_counts.clamp_min(1)[:, None]
     for target, source in torch.tril_indices(len(parts), len(parts)).T.tolist():
-        if count_W[target] and sources_SW[:, source].any():
+        if target_counts[target] and sources[source].any():
             yield {"unit": unit, "method": attribution.method, "target_position": target, "target": parts[target],
-                   "position": source, "text": parts[source], "share": float(share_WW[target, source])}
+                   "position": source, "text": parts[source], "share": float(shares[target, source])}
 
 
-def kinds(prompt: str) -> dict[str, Tensor]:
-    """Which characters (T, S) are, for what follows character t, of the word that t stands in, of the word before it,
-    of earlier words, spaces, new lines or punctuation. At or before t each has exactly one kind."""
-    inside = torch.tensor([character.isalnum() or character in "'’" for character in prompt])
-    begins = inside & ~torch.cat((torch.tensor([False]), inside[:-1]))
-    word_S, newline_S = begins.cumsum(0), torch.tensor([character in "\n\r" for character in prompt])
+def character_kinds(prompt: str) -> dict[str, Tensor]:
+    """Return masks (T, S) by kind: which characters are, for what follows character t, of the word that t stands in, of
+    the word before it, of earlier words, spaces, new lines or punctuation. At or before t each has exactly one kind."""
+    in_word_S = torch.tensor([character.isalnum() or character in "'’" for character in prompt])
+    begins_word_S = in_word_S & ~torch.cat((torch.tensor([False]), in_word_S[:-1]))
+    word_S, newline_S = begins_word_S.cumsum(0), torch.tensor([character in "\n\r" for character in prompt])
     space_S = torch.tensor([character.isspace() for character in prompt]) & ~newline_S
-    previous_T1 = (word_S - inside.long())[:, None]
-    found = {"same_word": inside[:, None] & inside & (word_S == word_S[:, None]),
-             "previous_word": inside & (word_S == previous_T1), "earlier_words": inside & (word_S < previous_T1),
-             "punctuation": ~(inside | space_S | newline_S), "space": space_S, "newline": newline_S}
-    return {kind: mask.expand(len(prompt), -1).tril() for kind, mask in found.items()}
+    previous_word_T1 = (word_S - in_word_S.long())[:, None]
+    masks = {"same_word": in_word_S[:, None] & in_word_S & (word_S == word_S[:, None]),
+             "previous_word": in_word_S & (word_S == previous_word_T1),
+             "earlier_words": in_word_S & (word_S < previous_word_T1),
+             "punctuation": ~(in_word_S | space_S | newline_S), "space": space_S, "newline": newline_S}
+    return {kind: mask.expand(len(prompt), -1).tril() for kind, mask in masks.items()}
 
 
-def summarize(found: Sequence[Attribution]) -> dict[str, float]:
-    """Means over all targets: the effective context length (distance in characters, weighted by share), the entropy of
-    the shares (nats), and the share on each of the `kinds`."""
+def summarize(attributions: Sequence[Attribution]) -> dict[str, float]:
+    """Return means over all targets: the effective context length (distance in characters, weighted by share), the
+    entropy of the shares (nats), and the share on each of the `character_kinds`."""
     sums = dict.fromkeys(("mean_distance_characters", "entropy_nats"), 0.0)
-    count = sum(len(attribution.prompt) for attribution in found)
-    for attribution in found:
+    count = sum(len(attribution.prompt) for attribution in attributions)
+    for attribution in attributions:
         share_TS = attribution.share_TS.double()
         position_T = torch.arange(len(share_TS), dtype=torch.float64)
         measures = {"mean_distance_characters": share_TS * (position_T[:, None] - position_T),
                     "entropy_nats": torch.special.entr(share_TS)}
-        measures |= {f"{kind}_share": share_TS * mask_TS for kind, mask_TS in kinds(attribution.prompt).items()}
+        for kind, mask_TS in character_kinds(attribution.prompt).items():
+            measures[f"{kind}_share"] = share_TS * mask_TS
         for name, values_TS in measures.items():
             sums[name] = sums.get(name, 0.0) + float(values_TS.sum())
     return {name: value / max(1, count) for name, value in sums.items()}

@@ -9,127 +9,143 @@ from typing import TypeVar
 
 import pandas as pd
 
-from nanogpt.attribution.faithfulness import ALIKE, SHARES, Faithfulness, agreement, faithfulness, similarity
-from nanogpt.attribution.maps import Attribution, aggregate, attribute, columns, summarize
-from nanogpt.attribution.methods import BASELINES
-from nanogpt.config import AttributionConfig, Row
+from nanogpt.attribution.faithfulness import (
+    REFERENCE_METHOD,
+    SANITY_LIMIT,
+    TOP_SHARES,
+    Faithfulness,
+    mean_rank_correlation,
+    measure_faithfulness,
+    method_agreement,
+)
+from nanogpt.attribution.maps import Attribution, attribute, summarize, tidy_columns, unit_rows
+from nanogpt.config import ATTRIBUTION_BASELINES, AttributionConfig, Row
 from nanogpt.model.checkpoint import Checkpoint
 from nanogpt.model.gpt import GPT
 
-T = TypeVar("T")
+Item = TypeVar("Item")
 Prompts = Sequence[tuple[str, str]]
 """(domain, prompt) of each."""
 
 
 @dataclass(frozen=True, eq=False)
-class Reading:
+class ModelAttributions:
     """One model's maps: of all prompts by the first method, and of the compared ones, if it has them, by every one."""
 
-    who: Row                                    # model, domain, step, stage
-    found: list[Attribution]
-    compared: dict[str, list[Attribution]]
-    worth: list[Faithfulness]
+    model_row: Row                              # model, domain, step, stage: the columns that name the model
+    attributions: list[Attribution]
+    compared: dict[str, list[Attribution]]      # by method
+    faithfulness: list[Faithfulness]
 
 
-def read(model: GPT, checkpoint: Checkpoint, who: Row, prompts: Prompts, config: AttributionConfig,
-         *, compare: bool) -> Reading:
-    """`compare`: also by every other method and with their tests, on a few of the prompts."""
+def attribute_prompts(model: GPT, checkpoint: Checkpoint, model_row: Row, prompts: Prompts, config: AttributionConfig,
+                      *, compare: bool) -> ModelAttributions:
+    """Return the maps of a model; with `compare` also those of every other method and their tests, on a few prompts."""
     texts = [prompt for _, prompt in prompts]
-    found = attribute(model, checkpoint, texts, config.method_names[0], config)
-    chosen = spread(found, config.compared_prompts) if compare else []
+    attributions = attribute(model, checkpoint, texts, config.method_names[0], config)
+    chosen = evenly_spread(attributions, config.compared_prompts) if compare else []
     if not chosen:
-        return Reading(who, found, {}, [])
-    names = dict.fromkeys([*config.method_names[1:], "leave_one_out", *BASELINES])
-    maps = {chosen[0].method: chosen} | {
-        name: attribute(model, checkpoint, [attribution.prompt for attribution in chosen], name, config)
-        for name in names if name != chosen[0].method}
-    return Reading(who, found, maps, list(faithfulness(model, checkpoint, maps, config)))
+        return ModelAttributions(model_row, attributions, {}, [])
+    compared = {chosen[0].method: chosen}
+    for name in dict.fromkeys([*config.method_names[1:], REFERENCE_METHOD, *ATTRIBUTION_BASELINES]):
+        if name not in compared:
+            compared[name] = attribute(model, checkpoint, [attribution.prompt for attribution in chosen], name, config)
+    return ModelAttributions(model_row, attributions, compared,
+                             list(measure_faithfulness(model, checkpoint, compared, config)))
 
 
-def spread(items: Sequence[T], count: int) -> list[T]:
-    """At most `count` of the items, evenly spread.
+def evenly_spread(items: Sequence[Item], count: int) -> list[Item]:
+    """Return at most `count` of the items, evenly spread.
 
-    >>> spread("abcdefgh", 3), spread("ab", 3)
+    >>> evenly_spread("abcdefgh", 3), evenly_spread("ab", 3)
     (['a', 'c', 'f'], ['a', 'b'])
     """
     count = min(count, len(items))
     return [items[len(items) * i // count] for i in range(count)]
 
 
-def attribution_frame(reading: Reading) -> pd.DataFrame:
-    """Tidy: a row for each prompt, method, target position and character at or before it."""
-    first = reading.found[0].method if reading.found else ""
-    others = (found for method, found in reading.compared.items() if method != first)
-    every = [*reading.found, *(attribution for found in others for attribution in found)]
-    frame = pd.concat([pd.DataFrame(reading.who | {"prompt": attribution.prompt} | columns(attribution))
-                       for attribution in every], ignore_index=True)
+def attribution_frame(model: ModelAttributions) -> pd.DataFrame:
+    """Return a tidy table: a row for each prompt, method, target position and character at or before it."""
+    first_method = model.attributions[0].method if model.attributions else ""
+    others = [attribution for method, attributions in model.compared.items() if method != first_method
+              for attribution in attributions]
+    frame = pd.concat([pd.DataFrame(model.model_row | {"prompt": attribution.prompt} | tidy_columns(attribution))
+                       for attribution in (*model.attributions, *others)], ignore_index=True)
     return frame.astype(dict.fromkeys(("probability", "score", "share"), "float32"))    # what they were
 
 
-def last_readings(readings: Iterable[Reading]) -> dict[str, Reading]:
-    """The reading of each domain's last checkpoint."""
-    return {reading.who["domain"]: reading for reading in sorted(readings, key=lambda reading: reading.who["step"])}
+def last_by_domain(models: Iterable[ModelAttributions]) -> dict[str, ModelAttributions]:
+    """Return the maps of each domain's last checkpoint."""
+    return {model.model_row["domain"]: model for model in sorted(models, key=lambda model: model.model_row["step"])}
 
 
-def summary_rows(readings: Sequence[Reading], prompts: Prompts) -> Iterator[Row]:
-    """What each model looks at in the prompts of each domain and of all, and how alike that is to its last one's."""
-    last = last_readings(readings)
+def summary_rows(models: Sequence[ModelAttributions], prompts: Prompts) -> Iterator[Row]:
+    """Yield what each model looks at in the prompts of each domain and of all, and how alike that is to its last
+    one's."""
+    last = last_by_domain(models)
     domains = [domain for domain, _ in prompts]
-    for reading in readings:
-        final = last[reading.who["domain"]].found
+    for model in models:
+        last_attributions = last[model.model_row["domain"]].attributions
         for prompt_domain in ("all", *dict.fromkeys(domains)):
             chosen = [i for i, domain in enumerate(domains) if prompt_domain in ("all", domain)]
-            found = [reading.found[i] for i in chosen]
-            yield (reading.who | {"prompt_domain": prompt_domain, "method": found[0].method} | summarize(found)
-                   | {"spearman_with_last": similarity(found, [final[i] for i in chosen])})
+            attributions = [model.attributions[i] for i in chosen]
+            drift = mean_rank_correlation(attributions, [last_attributions[i] for i in chosen])
+            yield (model.model_row | {"prompt_domain": prompt_domain, "method": attributions[0].method}
+                   | summarize(attributions) | {"spearman_with_last": drift})
 
 
-def faithfulness_rows(readings: Sequence[Reading]) -> Iterator[Row]:
-    """What each method's maps of each model are worth.
+def faithfulness_rows(models: Sequence[ModelAttributions]) -> Iterator[Row]:
+    """Yield what each method's maps of each model are worth.
 
     `fails_sanity`: the maps of step 0, random weights, look like this checkpoint's (Adebayo et al. 2018,
     arXiv:1810.03292).
     """
-    untrained = {reading.who["domain"]: reading for reading in readings if reading.who["step"] == 0}
-    for reading in readings:
-        random_weights = untrained.get(reading.who["domain"])
-        for worth in reading.worth:
-            alike = float("nan")
-            if random_weights and random_weights.compared and random_weights is not reading:
-                alike = similarity(reading.compared[worth.method], random_weights.compared[worth.method])
-            yield reading.who | {
-                "method": worth.method, "spearman_leave_one_out": worth.spearman_leave_one_out,
-                "comprehensiveness": worth.comprehensiveness, "sufficiency": worth.sufficiency,
-                "completeness_gap": worth.completeness_gap, "spearman_step_0": alike, "fails_sanity": alike >= ALIKE}
+    untrained = {model.model_row["domain"]: model for model in models if model.model_row["step"] == 0}
+    for model in models:
+        random_weights = untrained.get(model.model_row["domain"])
+        for measured in model.faithfulness:
+            likeness = float("nan")
+            if random_weights and random_weights.compared and random_weights is not model:
+                likeness = mean_rank_correlation(model.compared[measured.method],
+                                                 random_weights.compared[measured.method])
+            yield model.model_row | {
+                "method": measured.method, "spearman_leave_one_out": measured.spearman_leave_one_out,
+                "comprehensiveness": measured.comprehensiveness, "sufficiency": measured.sufficiency,
+                "completeness_gap": measured.completeness_gap, "spearman_step_0": likeness,
+                "fails_sanity": likeness >= SANITY_LIMIT}
 
 
-def curve_rows(readings: Iterable[Reading]) -> Iterator[Row]:
-    """Deletion and insertion curves: what a target loses without, and with only, a share of what was read."""
-    for reading in readings:
-        for worth in reading.worth:
-            for share, deletion, insertion in zip(SHARES, worth.deletion_K, worth.insertion_K, strict=True):
-                yield reading.who | {"method": worth.method, "character_share": share, "deletion": deletion,
-                                     "insertion": insertion}
+def deletion_curve_rows(models: Iterable[ModelAttributions]) -> Iterator[Row]:
+    """Yield what a target loses without, and with only, a share of what was read: deletion and insertion curves."""
+    for model in models:
+        for measured in model.faithfulness:
+            for share, deletion, insertion in zip(TOP_SHARES, measured.deletion, measured.insertion, strict=True):
+                yield model.model_row | {"method": measured.method, "character_share": share, "deletion": deletion,
+                                         "insertion": insertion}
 
 
-def agreement_rows(readings: Iterable[Reading]) -> Iterator[Row]:
-    for reading in readings:
-        for method, other, rho in agreement(reading.compared):
-            yield reading.who | {"method": method, "other": other, "spearman": rho}
+def method_agreement_rows(models: Iterable[ModelAttributions]) -> Iterator[Row]:
+    """Yield the mean rank correlation of the maps of every two methods, for each model."""
+    for model in models:
+        for method, other, correlation in method_agreement(model.compared):
+            yield model.model_row | {"method": method, "other": other, "spearman": correlation}
 
 
-def domain_rows(readings: Sequence[Reading]) -> Iterator[Row]:
-    """How differently the last models of two domains read one prompt: ρ, and half the sum of |difference of shares|."""
-    for one, other in combinations(last_readings(readings).values(), 2):
-        for first, second in zip(one.found, other.found, strict=True):
-            moved = (first.share_TS - second.share_TS).abs().sum(-1).mean() / 2
-            yield {"domain": one.who["domain"], "other": other.who["domain"], "prompt": first.prompt,
-                   "spearman": similarity([first], [second]), "total_variation": float(moved)}
+def domain_difference_rows(models: Sequence[ModelAttributions]) -> Iterator[Row]:
+    """Yield how differently the last models of two domains read one prompt: ρ, and half the sum of |difference of
+    shares|."""
+    for one, other in combinations(last_by_domain(models).values(), 2):
+        for first, second in zip(one.attributions, other.attributions, strict=True):
+            variation = (first.share_TS - second.share_TS).abs().sum(-1).mean() / 2
+            yield {"domain": one.model_row["domain"], "other": other.model_row["domain"], "prompt": first.prompt,
+                   "spearman": mean_rank_correlation([first], [second]), "total_variation": float(variation)}
 
 
-def word_rows(readings: Iterable[Reading]) -> Iterator[Row]:
-    """The first method's maps between words and, where a prompt has several, between lines; of compared models."""
-    for reading in readings:
-        for attribution in reading.found if reading.compared else ():
+def word_and_line_rows(models: Iterable[ModelAttributions]) -> Iterator[Row]:
+    """Yield the first method's maps between words and, where a prompt has several, between lines; of compared
+    models."""
+    for model in models:
+        for attribution in model.attributions if model.compared else ():
             for unit in ("word", "line") if "\n" in attribution.prompt else ("word",):
-                yield from (reading.who | {"prompt": attribution.prompt} | row for row in aggregate(attribution, unit))
+                prompt_row = model.model_row | {"prompt": attribution.prompt}
+                yield from (prompt_row | row for row in unit_rows(attribution, unit))

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from nanogpt.attribution import rows as attribution_study
 from nanogpt.attribution.maps import summarize
-from nanogpt.attribution.rows import Reading
+from nanogpt.attribution.rows import ModelAttributions
 from nanogpt.config import Config
 from nanogpt.report.findings import attribution_findings
 from nanogpt.report.plots import attribution as figures_attribution
@@ -30,12 +30,13 @@ def analyze(sources: Sequence[Source], prompts: Sequence[tuple[str, str]], confi
     warn_of_unknown(sources[0].checkpoint.vocabulary, (prompt for _, prompt in prompts))
     with open_run(f"analyze · {config.preset} · seed {config.seed}", config, phase="analyze") as run:
         tables.links[run.name] = run.link
-        mine, readings = Tables(), list[Reading]()
+        mine, readings = Tables(), list[ModelAttributions]()
         for source in sources:
             checkpoint, model = source.checkpoint, stages.built(source.checkpoint, config)
             who = {"model": source.uri, "domain": checkpoint.domain, "step": checkpoint.step, "stage": source.stage}
             compare = source.stage in compared_stages or checkpoint.step == 0
-            reading = attribution_study.read(model, checkpoint, who, prompts, config.attribution, compare=compare)
+            reading = attribution_study.attribute_prompts(model, checkpoint, who, prompts, config.attribution,
+                                                          compare=compare)
             readings.append(reading)
             log_reading(run, reading)
             mine.add_frame("attribution", attribution_study.attribution_frame(reading))
@@ -50,20 +51,22 @@ def analyze(sources: Sequence[Source], prompts: Sequence[tuple[str, str]], confi
     tables.add_all(mine)
 
 
-def add_comparisons(tables: Tables, readings: Sequence[Reading], prompts: Sequence[tuple[str, str]]) -> None:
+def add_comparisons(tables: Tables, readings: Sequence[ModelAttributions], prompts: Sequence[tuple[str, str]]) -> None:
     tables.add("attribution_summary", attribution_study.summary_rows(readings, prompts))
     tables.add("faithfulness", attribution_study.faithfulness_rows(readings))
-    tables.add("deletion_curves", attribution_study.curve_rows(readings))
-    tables.add("method_agreement", attribution_study.agreement_rows(readings))
-    tables.add("attribution_domains", attribution_study.domain_rows(readings))
-    tables.add("attribution_words", attribution_study.word_rows(readings))
+    tables.add("deletion_curves", attribution_study.deletion_curve_rows(readings))
+    tables.add("method_agreement", attribution_study.method_agreement_rows(readings))
+    tables.add("attribution_domains", attribution_study.domain_difference_rows(readings))
+    tables.add("attribution_words", attribution_study.word_and_line_rows(readings))
 
 
-def log_reading(run: Run, reading: Reading) -> None:
+def log_reading(run: Run, reading: ModelAttributions) -> None:
     """Summary metrics by training step."""
-    domain, step = reading.who["domain"], reading.who["step"]
-    run.metrics({key("attribution", domain, name): value for name, value in summarize(reading.found).items()}, step)
-    run.metrics({key("faithfulness", domain, worth.method, name): getattr(worth, name) for worth in reading.worth
+    domain, step = reading.model_row["domain"], reading.model_row["step"]
+    run.metrics({key("attribution", domain, name): value
+                 for name, value in summarize(reading.attributions).items()}, step)
+    run.metrics({key("faithfulness", domain, measured.method, name): getattr(measured, name)
+                 for measured in reading.faithfulness
                  for name in ("spearman_leave_one_out", "comprehensiveness", "sufficiency")}, step)
 
 

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
-from captum.attr import InputXGradient, IntegratedGradients, LayerGradCam, Saliency
+from captum.attr import InputXGradient, IntegratedGradients, LayerGradCam, LayerGradientXActivation, Saliency
 from support.queries import LENGTH, make_query
 from torch import Tensor, nn
 
-from nanogpt.attribution import jacobian as backward
+from nanogpt.attribution import jacobian
 from nanogpt.attribution.gradients import (
     Query,
     completeness_gap,
-    gauss_legendre,
     grad_cam,
     gradient_norm,
     gradient_times_input,
+    hires_cam,
     integrated_gradients,
+    quadrature,
     smoothgrad,
 )
 from nanogpt.attribution.jacobian import MOST_TARGETS, gradients_by_target
@@ -84,12 +84,33 @@ def test_grad_cam_is_captums(block: int, noisy_model: GPT) -> None:
     assert bool((expected > 0).any()) and bool((expected.tril() == 0).any())
 
 
-def test_the_quadrature_is_numpys_and_exact_for_polynomials() -> None:
-    nodes, weights = gauss_legendre(7)
-    known, amounts = np.polynomial.legendre.leggauss(7)
-    np.testing.assert_allclose(nodes, (known + 1) / 2, atol=1e-14)
-    np.testing.assert_allclose(weights, amounts / 2, atol=1e-14)
-    assert float((weights * nodes**13).sum()) == pytest.approx(1 / 14, rel=1e-12)
+@pytest.mark.parametrize("block", [1, 2])
+def test_hires_cam_is_captums_gradient_times_activation(block: int, noisy_model: GPT) -> None:
+    query, after = make_query(noisy_model), AfterEmbedding(noisy_model, block)
+    expected = by_prefix(noisy_model, query, lambda x, y: LayerGradientXActivation(after, after.seen).attribute(
+        x, y).sum(1).detach())
+    torch.testing.assert_close(hires_cam(noisy_model, query, replace(CONFIG, cam_block=block)), expected, **CLOSE)
+    assert bool((expected > 0).any()) and bool((expected < 0).any())
+
+
+def test_hires_cam_of_the_embeddings_is_gradient_times_input(noisy_model: GPT) -> None:
+    query = make_query(noisy_model)
+    torch.testing.assert_close(hires_cam(noisy_model, query, replace(CONFIG, cam_block=0)),
+                               gradient_times_input(noisy_model, query, CONFIG), **CLOSE)
+
+
+def test_both_cams_are_one_where_one_position_was_read_and_differ_where_several_were(noisy_model: GPT) -> None:
+    """The mean of one gradient is that gradient."""
+    query = make_query(noisy_model)
+    cam, hires = grad_cam(noisy_model, query, CONFIG), hires_cam(noisy_model, query, CONFIG)
+    torch.testing.assert_close(cam[:, 0, 0], hires[:, 0, 0].relu(), **CLOSE)
+    assert bool((cam[:, 1:] - hires[:, 1:].relu()).abs().amax() > 1e-3)
+
+
+def test_the_quadrature_is_exact_for_polynomials_of_twice_as_many_degrees_as_points() -> None:
+    """∫₀¹ αᵏ dα = 1 / (k + 1), up to k = 2 · 7 − 1 and no further."""
+    errors = [abs(sum(weight * alpha**k for alpha, weight in quadrature(7)) - 1 / (k + 1)) for k in range(15)]
+    assert max(errors[:14]) < 1e-14 < errors[14]
 
 
 def test_fifty_points_explain_the_whole_change_within_a_percent_and_one_does_not(trained: Checkpoint) -> None:
@@ -102,10 +123,10 @@ def test_fifty_points_explain_the_whole_change_within_a_percent_and_one_does_not
         assert bool(missed < 0.01) == explained
 
 
-@pytest.mark.parametrize("of", ["logit", "log_probability", "loss"])
-def test_a_gradient_is_the_slope_of_what_is_asked(of: str, noisy_model: GPT) -> None:
+@pytest.mark.parametrize("attribute_of", ["logit", "log_probability", "loss"])
+def test_a_gradient_is_the_slope_of_what_is_asked(attribute_of: str, noisy_model: GPT) -> None:
     """Central differences along each channel of one position, with foils."""
-    query, t, s, step = make_query(noisy_model, of=of), 9, 4, 1e-6
+    query, t, s, step = make_query(noisy_model, attribute_of=attribute_of), 9, 4, 1e-6
     x_PTC = noisy_model.embed(query.ids_PT).detach()
     with torch.no_grad():
         def value(shift: Tensor) -> Tensor:
@@ -113,20 +134,20 @@ def test_a_gradient_is_the_slope_of_what_is_asked(of: str, noisy_model: GPT) -> 
             changed[:, s] += shift
             return query.values(noisy_model.unembed(noisy_model.run_blocks(changed)))[:, t]
         slopes_PC = torch.stack([(value(step * e) - value(-step * e)) / (2 * step) for e in torch.eye(16).double()], -1)
-    found = torch.cat([gradients.transpose(0, 1)[:, :, s] for first, gradients in gradients_by_target(
+    gradient_PC = torch.cat([gradients.transpose(0, 1)[:, :, s] for first, gradients in gradients_by_target(
         noisy_model, x_PTC, query.values) if first <= t < first + len(gradients)], 1)[:, t - 8]
-    torch.testing.assert_close(found, slopes_PC, rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(gradient_PC, slopes_PC, rtol=1e-5, atol=1e-7)
 
 
 def test_values_of_a_contrast_are_differences_and_their_softmax_cancels(noisy_model: GPT) -> None:
     logits_PTV = noisy_model(make_query(noisy_model).ids_PT).detach()
-    logit, log_probability, loss = (make_query(noisy_model, of=of).values(logits_PTV)
-                                    for of in ("logit", "log_probability", "loss"))
+    logit, log_probability, loss = (make_query(noisy_model, attribute_of=attribute_of).values(logits_PTV)
+                                    for attribute_of in ("logit", "log_probability", "loss"))
     torch.testing.assert_close(logit, log_probability)
     assert torch.equal(loss, -log_probability)
     plain = make_query(noisy_model)
     torch.testing.assert_close(logit, plain.values(logits_PTV) - replace(
-        plain, targets_PT=make_query(noisy_model, of="logit").foils_PT).values(logits_PTV))
+        plain, targets_PT=make_query(noisy_model, attribute_of="logit").foils_PT).values(logits_PTV))
 
 
 def test_later_positions_count_exactly_nothing_and_earlier_ones_something(noisy_model: GPT) -> None:
@@ -144,7 +165,7 @@ def test_expected_gradients_of_log_probabilities_are_zero(noisy_model: GPT) -> N
     query, total = make_query(noisy_model), torch.zeros(LENGTH, 3, LENGTH, 16, dtype=torch.float64)
     p_PTV = noisy_model(query.ids_PT).detach().softmax(-1)
     for v in range(noisy_model.vocab_size):
-        asked = replace(query, targets_PT=torch.full_like(query.targets_PT, v), of="log_probability")
+        asked = replace(query, targets_PT=torch.full_like(query.targets_PT, v), attribute_of="log_probability")
         for first, gradients in gradients_by_target(noisy_model, noisy_model.embed(query.ids_PT), asked.values):
             k, _, s, _ = gradients.shape
             total[first:first + k, :, :s] += gradients * p_PTV[:, first:first + k, v].T[..., None, None]
@@ -154,7 +175,7 @@ def test_expected_gradients_of_log_probabilities_are_zero(noisy_model: GPT) -> N
 def test_targets_of_one_pass_are_targets_alone(noisy_model: GPT, monkeypatch: pytest.MonkeyPatch) -> None:
     query = make_query(noisy_model)
     together = gradient_norm(noisy_model, query, CONFIG)
-    monkeypatch.setitem(backward.MOST_TARGETS, "cpu", 1)
+    monkeypatch.setitem(jacobian.MOST_TARGETS, "cpu", 1)
     torch.testing.assert_close(gradient_norm(noisy_model, query, CONFIG), together, rtol=1e-9, atol=1e-12)
 
 

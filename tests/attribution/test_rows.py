@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,8 @@ import pandas as pd
 import pytest
 
 from nanogpt.attribution import rows as attribution_study
-from nanogpt.attribution.rows import Reading
-from nanogpt.config import AttributionConfig
+from nanogpt.attribution.rows import ModelAttributions
+from nanogpt.config import ATTRIBUTION_BASELINES, AttributionConfig
 from nanogpt.model.checkpoint import Checkpoint
 from nanogpt.report import page as report
 from nanogpt.report.attribution_map import DIGITS, interactive_map
@@ -28,21 +29,22 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 
 
 @pytest.fixture(scope="module")
-def readings(checkpoints: list[Checkpoint]) -> list[Reading]:
+def models(checkpoints: list[Checkpoint]) -> list[ModelAttributions]:
     """Of the first and the last checkpoint, and of one between them that is not compared."""
     chosen = (checkpoints[0], checkpoints[2], checkpoints[-1])
-    return [attribution_study.read(c.build(), c, {"model": c.title, "domain": c.domain, "step": c.step, "stage": ""},
-                                   PROMPTS, CONFIG, compare=c is not checkpoints[2]) for c in chosen]
+    return [attribution_study.attribute_prompts(
+        c.build(), c, {"model": c.title, "domain": c.domain, "step": c.step, "stage": ""}, PROMPTS, CONFIG,
+        compare=c is not checkpoints[2]) for c in chosen]
 
 
 @pytest.fixture(scope="module")
-def tables(readings: list[Reading]) -> dict[str, pd.DataFrame]:
-    frames = {"attribution_summary": attribution_study.summary_rows(readings, PROMPTS),
-              "faithfulness": attribution_study.faithfulness_rows(readings),
-              "deletion_curves": attribution_study.curve_rows(readings),
-              "method_agreement": attribution_study.agreement_rows(readings),
-              "attribution_words": attribution_study.word_rows(readings)}
-    return {"attribution": pd.concat(map(attribution_study.attribution_frame, readings), ignore_index=True)} | {
+def tables(models: list[ModelAttributions]) -> dict[str, pd.DataFrame]:
+    frames = {"attribution_summary": attribution_study.summary_rows(models, PROMPTS),
+              "faithfulness": attribution_study.faithfulness_rows(models),
+              "deletion_curves": attribution_study.deletion_curve_rows(models),
+              "method_agreement": attribution_study.method_agreement_rows(models),
+              "attribution_words": attribution_study.word_and_line_rows(models)}
+    return {"attribution": pd.concat(map(attribution_study.attribution_frame, models), ignore_index=True)} | {
         name: pd.DataFrame(rows) for name, rows in frames.items()}
 
 
@@ -50,29 +52,30 @@ def test_the_first_method_reads_everything_and_the_others_some(tables: dict[str,
     counts = tables["attribution"].groupby(["method", "step"])["prompt"].nunique().unstack()
     assert counts.loc["gradient_norm"].tolist() == [2, 2, 2]
     others = counts.drop("gradient_norm")
-    assert sorted(others.index) == ["grad_cam", "gradient_times_input", "leave_one_out", "random", "recency"]
+    assert set(others.index) == {*CONFIG.method_names[1:], *ATTRIBUTION_BASELINES} and "leave_one_out" in others.index
     assert (others.iloc[:, [0, 2]] == 1).all(axis=None) and others.iloc[:, 1].isna().all()
     assert len(by_first_method(tables["attribution"])) == 3 * (13 * 14 // 2 + 13 * 14 // 2)
 
 
 def test_drift_ends_at_one_and_baselines_fail_the_sanity_check(tables: dict[str, pd.DataFrame]) -> None:
-    summary, worth = tables["attribution_summary"], tables["faithfulness"]
+    summary, faithfulness = tables["attribution_summary"], tables["faithfulness"]
     last = summary[summary["step"] == summary["step"].max()]
     assert last["spearman_with_last"].to_numpy() == pytest.approx(1)
     assert set(summary["prompt_domain"]) == {"all", "shakespeare", "math"}
     assert (summary.query("step == 0")["spearman_with_last"] < 1).all()
-    worth = worth[worth["step"] > 0].set_index("method")
-    assert worth.loc[["recency", "random"], "fails_sanity"].all()
-    assert worth.loc["recency", "spearman_step_0"] == pytest.approx(1)
+    faithfulness = faithfulness[faithfulness["step"] > 0].set_index("method")
+    assert faithfulness.loc[["recency", "random"], "fails_sanity"].all()
+    assert faithfulness.loc["recency", "spearman_step_0"] == pytest.approx(1)
     assert set(tables["attribution_words"]["unit"]) == {"word", "line"}
 
 
-def test_models_of_two_domains_are_compared_on_each_prompt(readings: list[Reading]) -> None:
-    other = [Reading(reading.who | {"domain": "math"}, reading.found, {}, []) for reading in readings[:2]]
-    rows = list(attribution_study.domain_rows([*readings, *other]))
+def test_models_of_two_domains_are_compared_on_each_prompt(models: list[ModelAttributions]) -> None:
+    other = [replace(model, model_row=model.model_row | {"domain": "math"}) for model in models[:2]]
+    rows = list(attribution_study.domain_difference_rows([*models, *other]))
     assert [row["prompt"] for row in rows] == [prompt for _, prompt in PROMPTS]
     assert all(0 < row["total_variation"] < 1 and -1 <= row["spearman"] < 1 for row in rows)
-    (same, _) = attribution_study.domain_rows([readings[0], Reading({**other[0].who}, readings[0].found, {}, [])])
+    itself = replace(models[0], model_row=other[0].model_row)
+    (same, _) = attribution_study.domain_difference_rows([models[0], itself])
     assert same["total_variation"] == 0 and same["spearman"] == pytest.approx(1)
 
 
@@ -88,16 +91,16 @@ def test_every_figure_shows_its_rows_and_an_empty_one_says_so(tables: dict[str, 
 
 
 def test_the_map_holds_every_share_to_a_digit(tables: dict[str, pd.DataFrame]) -> None:
-    found, attribution = interactive_map(tables["attribution"]), tables["attribution"]
-    assert found["prompts"] == [prompt for _, prompt in PROMPTS]
+    shown_map, attribution = interactive_map(tables["attribution"]), tables["attribution"]
+    assert shown_map["prompts"] == [prompt for _, prompt in PROMPTS]
     for (prompt, method, domain, step), rows in attribution.groupby(["prompt", "method", "domain", "step"]):
-        shown = found["maps"][method][str(found["prompts"].index(prompt))][domain][str(step)]
+        shown = shown_map["maps"][method][str(shown_map["prompts"].index(prompt))][domain][str(step)]
         levels = np.array([DIGITS.index(digit) - 31 for digit in shown["scores"]]) / 31
         np.testing.assert_allclose(np.sign(levels) * levels**2, np.sign(rows["score"]) * rows["share"], atol=0.034)
         last = rows[rows["position"] == rows["target_position"] - 1]
         np.testing.assert_allclose(shown["percent"], 100 * last["probability"], atol=0.51)
         assert shown["last"] == rows["target"].iloc[-1]
-    assert "☃" in found["unknown"] and "e" not in found["unknown"]
+    assert "☃" in shown_map["unknown"] and "e" not in shown_map["unknown"]
     assert interactive_map(pd.DataFrame()) == {}
 
 
@@ -134,9 +137,9 @@ def test_the_map_answers_pointer_tap_keyboard_slider_and_choices_in_a_browser(
     first, hover, tap, key, step, method, prompt = json.loads(html.unescape(dumped[1]))
     last_step = str(tables["attribution"]["step"].max())
     assert first["at"] == 13 and first["step"] == last_step and first["text"].startswith("To␣be,␣or⏎\nnot")
-    assert [found["at"] for found in (hover, tap, key)] == [5, 3, 4]
-    for found in (first, hover, tap, key, step, method, prompt):
-        assert any(found["shades"][:found["at"]]) and not any(found["shades"][found["at"]:])
+    assert [state["at"] for state in (hover, tap, key)] == [5, 3, 4]
+    for state in (first, hover, tap, key, step, method, prompt):
+        assert any(state["shades"][:state["at"]]) and not any(state["shades"][state["at"]:])
     assert step["step"] == "0" and step["shades"] != key["shades"]
     assert method["shades"] != step["shades"] and "%" in method["output"]
     assert prompt["text"].startswith("the␣sum␣&␣<☃>")

@@ -10,7 +10,8 @@ from matplotlib.axis import Axis
 from matplotlib.colors import Normalize, PowerNorm
 from matplotlib.figure import Figure
 
-from nanogpt.attribution.methods import BASELINES, METHODS
+from nanogpt.config import ATTRIBUTION_BASELINES as BASELINES
+from nanogpt.config import ATTRIBUTION_METHODS as METHODS
 from nanogpt.report import style
 from nanogpt.report.plots.common import (
     SMALL,
