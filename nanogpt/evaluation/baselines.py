@@ -1,6 +1,6 @@
 """What a loss is to be compared with: models that only count, compressors, and each other.
 
-Shape suffixes: N characters of a text, K orders.
+Shape suffixes: N characters of a text.
 """
 
 from __future__ import annotations
@@ -25,25 +25,24 @@ from nanogpt.text.overlap import (
     vocabulary_overlap,
 )
 
-ORDER = 6
-SAMPLE_CHARACTERS = 100_000
+HIGHEST_ORDER = 6
+"""Characters of the longest n-grams that are counted."""
+DISTANCE_CHARACTERS = 100_000
 """Of the training texts whose distance is measured."""
-STRONGEST_COUNTS = "5-gram"
-"""The n-gram against which models are tested; the longest that gains on texts of a megabyte."""
-NAMES = {0: "uniform", 1: "unigram", 2: "bigram"}
+ORDER_NAMES = {0: "uniform", 1: "unigram", 2: "bigram"}
 
 
 def counted_bits(ngram: NGram, split: Split) -> dict[str, Tensor]:
-    """Bits (N,) of each character with its escape bits, for the uniform model and the n-gram of each order."""
-    losses_KN = ngram_losses(ngram, split)
-    uniform_N = losses_KN[0].new_full((len(split),), math.log(ngram.vocab_size))
-    return {NAMES.get(order, f"{order}-gram"): code_bits(loss_N, split.escape_bytes_N)
-            for order, loss_N in enumerate((uniform_N, *losses_KN))}
+    """Return the bits (N,) of each character with its escape bits, by baseline: uniform, and each order of n-gram."""
+    losses_by_order = ngram_losses(ngram, split)
+    uniform_N = losses_by_order[0].new_full((len(split),), math.log(ngram.vocab_size))
+    return {ORDER_NAMES.get(order, f"{order}-gram"): code_bits(loss_N, split.escape_bytes_N)
+            for order, loss_N in enumerate((uniform_N, *losses_by_order))}
 
 
-def baseline_rows(corpus: Corpus, test: Split, counted: Mapping[str, Tensor]) -> Iterator[dict[str, Any]]:
-    """Bits per byte of every baseline that has read the domain's training text."""
-    for name, bits_N in counted.items():
+def baseline_rows(corpus: Corpus, test: Split, bits_by_baseline: Mapping[str, Tensor]) -> Iterator[dict[str, Any]]:
+    """Yield the bits per byte of every baseline that has read the domain's training text."""
+    for name, bits_N in bits_by_baseline.items():
         yield {"target": corpus.name, "baseline": name, "bits_per_byte": float(bits_N.sum()) / test.n_bytes}
     for name, compress in COMPRESSORS.items():
         yield {"target": corpus.name, "baseline": name,
@@ -51,19 +50,20 @@ def baseline_rows(corpus: Corpus, test: Split, counted: Mapping[str, Tensor]) ->
 
 
 def distance_rows(corpora: Mapping[str, Corpus]) -> Iterator[dict[str, Any]]:
-    """How far apart the training texts of each two domains are."""
+    """Yield how far apart the training texts of each two domains are."""
     for first, second in combinations(corpora, 2):
-        a, b = (corpora[name].train.text[:SAMPLE_CHARACTERS] for name in (first, second))
-        yield {"first": first, "second": second, "vocabulary_overlap": vocabulary_overlap(a, b),
-               "trigram_divergence_bits": trigram_divergence(a, b), "compression_distance": compression_distance(a, b)}
+        first_text, second_text = (corpora[name].train.text[:DISTANCE_CHARACTERS] for name in (first, second))
+        yield {"first": first, "second": second, "vocabulary_overlap": vocabulary_overlap(first_text, second_text),
+               "trigram_divergence_bits": trigram_divergence(first_text, second_text),
+               "compression_distance": compression_distance(first_text, second_text)}
 
 
 def leakage_rows(corpora: Mapping[str, Corpus]) -> Iterator[dict[str, Any]]:
-    """How much of each test text lies in spans that a training text holds too."""
+    """Yield how much of each test text lies in spans that a training text holds too."""
     tests = {name: corpus.test.text for name, corpus in corpora.items()}
     for training, corpus in corpora.items():
         for (test, text), shared_N in zip(tests.items(), shared_spans(corpus.train.text, tests.values()), strict=True):
-            begin = int(shared_N.int().argmax())
+            start = int(shared_N.int().argmax())
             yield {"training": training, "test": test, "shared_characters": int(shared_N.sum()),
                    "shared_share": float(shared_N.double().mean()),
-                   "example": text[begin:begin + 2 * SPAN] if shared_N.any() else ""}
+                   "example": text[start:start + 2 * SPAN] if shared_N.any() else ""}

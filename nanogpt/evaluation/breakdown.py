@@ -1,6 +1,6 @@
 """Where a loss comes from: by kind of character, place in the word, place in the context, and frequency.
 
-Shape suffixes: N characters of a text, V characters of the vocabulary, G groups.
+Shape suffixes: N characters of a text, V characters of the vocabulary.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ FREQUENCIES = {"unseen": 0.0, "below 0.01 %": 1e-4, "below 0.1 %": 1e-3, "below 
 
 
 class Grouping(NamedTuple):
-    """A question asked of every character of a text, with the possible answers."""
+    """A way to sort the characters of a text into groups, and the index of each character's group."""
 
     name: str
     groups: tuple[str, ...]
@@ -31,7 +31,7 @@ class Grouping(NamedTuple):
 
 
 def character_class(character: str) -> str:
-    """One of CLASSES, from Unicode's general category.
+    """Return one of CLASSES, from Unicode's general category.
 
     >>> [character_class(character) for character in "é7,+$"]
     ['letter', 'digit', 'punctuation', 'mathematical symbol', 'mathematical symbol']
@@ -47,26 +47,26 @@ def character_class(character: str) -> str:
 
 
 def word_places(text: str) -> list[int]:
-    """For each character the number of letters before it in its word, at most 5; 6 where it is no letter."""
-    places, run = [], 0
+    """Count for each character the letters before it in its word, at most 5; 6 where it is no letter."""
+    places, letters_before = [], 0
     for character in text:
-        places.append(min(run, 5) if character.isalpha() else 6)
-        run = run + 1 if character.isalpha() else 0
+        places.append(min(letters_before, 5) if character.isalpha() else 6)
+        letters_before = letters_before + 1 if character.isalpha() else 0
     return places
 
 
 def text_groupings(split: Split, block_size: int) -> list[Grouping]:
-    """What does not depend on the model: class, place in the word, characters that were read before it."""
-    kinds = {character: CLASSES.index(character_class(character)) for character in set(split.text)}
+    """Return the groupings that do not depend on the model: class, place in the word, characters read before it."""
+    class_index = {character: CLASSES.index(character_class(character)) for character in set(split.text)}
     before_N = torch.arange(len(split)) % block_size
     lengths = ["0", "1", *(f"{2**k} to {min(2 ** (k + 1), block_size) - 1}" for k in range(1, block_size.bit_length()))]
-    return [Grouping("character class", CLASSES, torch.tensor([kinds[character] for character in split.text])),
+    return [Grouping("character class", CLASSES, torch.tensor([class_index[character] for character in split.text])),
             Grouping("place in the word", WORD_PLACES, torch.tensor(word_places(split.text))),
             Grouping("characters read before", tuple(lengths), torch.frexp(before_N.double()).exponent.long())]
 
 
 def frequency_grouping(split: Split, character_counts_V: Tensor) -> Grouping:
-    """By how often the character occurs in the training text; an unknown one is unseen."""
+    """Group by how often the character occurs in the training text; an unknown one is unseen."""
     share_V = character_counts_V / character_counts_V.sum().clamp(min=1)
     limits = torch.tensor(list(FREQUENCIES.values()), dtype=share_V.dtype)
     index_N = torch.bucketize(share_V, limits[1:-1], right=True)[split.ids_N] + 1
@@ -75,12 +75,12 @@ def frequency_grouping(split: Split, character_counts_V: Tensor) -> Grouping:
 
 
 def breakdown(loss_N: Tensor, bits_N: Tensor, groupings: Iterable[Grouping]) -> Iterator[dict[str, Any]]:
-    """A row for each group that occurs: its share of the characters, their mean loss, their share of all bits."""
+    """Yield a row for each group that occurs: its share of the characters, their mean loss, their share of all bits."""
     for name, groups, index_N in groupings:
-        count_G, loss_G, bits_G = torch.zeros(3, len(groups), dtype=torch.float64)
-        for total_G, values_N in ((count_G, torch.ones_like(bits_N)), (loss_G, loss_N.double()), (bits_G, bits_N)):
-            total_G.index_add_(0, index_N, values_N)
-        for group, count, loss, bits in zip(groups, count_G.tolist(), loss_G.tolist(), bits_G.tolist(), strict=True):
+        totals = torch.zeros(3, len(groups), dtype=torch.float64)
+        for total, values_N in zip(totals, (torch.ones_like(bits_N), loss_N.double(), bits_N), strict=True):
+            total.index_add_(0, index_N, values_N)
+        for group, count, loss, bits in zip(groups, *totals.tolist(), strict=True):
             if count:
                 yield {"by": name, "group": group, "characters": int(count), "share": count / len(index_N),
                        "nats_per_character": loss / count, "loss_share": bits / float(bits_N.sum())}

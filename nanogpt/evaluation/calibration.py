@@ -1,6 +1,6 @@
 """Whether a model is as often right as it is sure: calibration errors, and the temperature that would mend them.
 
-Shape suffixes: N scored characters, V characters of the vocabulary, B bins.
+Shape suffixes: N scored characters, V characters of the vocabulary.
 """
 
 from __future__ import annotations
@@ -18,65 +18,69 @@ TEMPERATURES = (0.02, 50.0)
 
 
 class Reliability(NamedTuple):
-    """Predictions by bins of confidence: how many, how sure on average, how often right (0 where there are none)."""
+    """What is in each bin of confidence, each (bins,): how many predictions, how sure on average, how often right.
 
-    count_B: Tensor
-    confidence_B: Tensor
-    accuracy_B: Tensor
+    A bin without predictions has 0 in all three.
+    """
+
+    counts: Tensor
+    confidences: Tensor
+    accuracies: Tensor
 
     @property
-    def gap_B(self) -> Tensor:
-        return (self.confidence_B - self.accuracy_B).abs()
+    def gaps(self) -> Tensor:
+        """Return how far confidence and accuracy are apart in each bin, (bins,)."""
+        return (self.confidences - self.accuracies).abs()
 
     @property
     def expected_error(self) -> float:
-        """Mean gap of the predictions, in [0, 1] (Guo et al. 2017, arXiv:1706.04599, eq. 3)."""
-        return float((self.count_B * self.gap_B).sum() / self.count_B.sum().clamp(min=1))
+        """Return the mean gap of the predictions, in [0, 1] (Guo et al. 2017, arXiv:1706.04599, eq. 3)."""
+        return float((self.counts * self.gaps).sum() / self.counts.sum().clamp(min=1))
 
     @property
     def maximum_error(self) -> float:
-        """Largest gap of a bin (the same, eq. 5)."""
-        return float(self.gap_B.max())
+        """Return the largest gap of a bin (the same, eq. 5)."""
+        return float(self.gaps.max())
 
 
 def binned(confidence_N: Tensor, correct_N: Tensor, index_N: Tensor, bins: int) -> Reliability:
-    count_B, confidence_B, accuracy_B = torch.zeros(3, bins, dtype=torch.float64)
-    count_B.index_add_(0, index_N, torch.ones(len(index_N), dtype=torch.float64))
-    confidence_B.index_add_(0, index_N, confidence_N.double())
-    accuracy_B.index_add_(0, index_N, correct_N.double())
-    known_B = count_B.clamp(min=1)
-    return Reliability(count_B, confidence_B / known_B, accuracy_B / known_B)
+    """Sum up predictions by the bin `index_N` that each lies in."""
+    counts, confidences, accuracies = torch.zeros(3, bins, dtype=torch.float64)
+    counts.index_add_(0, index_N, torch.ones(len(index_N), dtype=torch.float64))
+    confidences.index_add_(0, index_N, confidence_N.double())
+    accuracies.index_add_(0, index_N, correct_N.double())
+    divisors = counts.clamp(min=1)
+    return Reliability(counts, confidences / divisors, accuracies / divisors)
 
 
 def reliability(confidence_N: Tensor, correct_N: Tensor, bins: int = BINS) -> Reliability:
-    """Equal-width bins, closed on the right: bin k holds confidences in (k / bins, (k + 1) / bins]."""
+    """Sort predictions into bins of equal width: bin k holds confidences in (k / bins, (k + 1) / bins]."""
     index_N = (confidence_N.double() * bins).ceil().long().clamp(1, bins) - 1
     return binned(confidence_N, correct_N, index_N, bins)
 
 
 def adaptive_reliability(confidence_N: Tensor, correct_N: Tensor, bins: int = BINS) -> Reliability:
-    """Bins of equally many predictions, by confidence (Nguyen & O'Connor 2015, arXiv:1508.05154)."""
+    """Sort predictions by confidence into bins of equally many (Nguyen & O'Connor 2015, arXiv:1508.05154)."""
     order_N = confidence_N.argsort(stable=True)
     index_N = torch.arange(len(order_N)) * bins // max(1, len(order_N))
     return binned(confidence_N[order_N], correct_N[order_N], index_N, bins)
 
 
 def auroc(value_N: Tensor, correct_N: Tensor) -> float:
-    """Chance that a right prediction has a higher value than a wrong one, ties counted half; nan without both.
+    """Return the chance that a right prediction has a higher value than a wrong one, ties counted half.
 
-    The Mann–Whitney statistic from average ranks.
+    nan without both, and where a value is not finite.
     """
-    right = float(correct_N.sum())
-    wrong = len(correct_N) - right
-    if not right or not wrong:
+    from sklearn.metrics import roc_auc_score  # half a second that whoever scores no text need not wait
+
+    right_N = correct_N > 0
+    if right_N.all() or not right_N.any() or not value_N.isfinite().all():
         return float("nan")
-    _, inverse_N, count_U = value_N.unique(return_inverse=True, return_counts=True)
-    rank_N = (count_U.cumsum(0) - (count_U - 1) / 2).double()[inverse_N]
-    return (float((rank_N * correct_N).sum()) - right * (right + 1) / 2) / (right * wrong)
+    return float(roc_auc_score(right_N.numpy(), value_N.numpy()))
 
 
 def fit_temperature(logits_NV: Tensor, targets_N: Tensor) -> float:
-    """The T within TEMPERATURES for which softmax(logits / T) has the least loss (Guo et al. 2017, section 4.2).
+    """Return the T within TEMPERATURES for which softmax(logits / T) has the least loss (Guo et al. 2017, section 4.2).
 
     Above 1 the model is overconfident. The loss is convex in 1/T; its root is found by Newton's method, kept inside
     a bracket. ValueError without a prediction.

@@ -1,6 +1,6 @@
-"""A text read once: loss, entropy, confidence, accuracy and calibration from the same pass.
+"""A text scored in one pass: loss, entropy, confidence, accuracy and calibration together.
 
-Shape suffixes: N scored characters, V characters of the vocabulary.
+Shape suffixes: B rows, T positions, M members, N scored characters, V characters of the vocabulary.
 """
 
 from __future__ import annotations
@@ -53,13 +53,13 @@ class Evaluation:
     bits_N: Tensor = field(repr=False, compare=False)    # of each character with its escape bits
 
     def row(self) -> dict[str, float]:
-        """The numbers without those of the single characters."""
+        """Return the numbers without those of the single characters."""
         return {item.name: getattr(self, item.name) for item in fields(self) if item.repr}
 
 
 @torch.inference_mode()
-def predictions(model: GPT, split: Split, of: Callable[[Tensor, Tensor], Columns]) -> Columns:
-    """`of(logits_NV, targets_N)` for every character of `split`, in order, on the CPU.
+def map_predictions(model: GPT, split: Split, of: Callable[[Tensor, Tensor], Columns]) -> Columns:
+    """Return `of(logits_NV, targets_N)` for every character of `split`, in order, on the CPU.
 
     The model stays in the mode that it was in.
     """
@@ -76,24 +76,24 @@ def predictions(model: GPT, split: Split, of: Callable[[Tensor, Tensor], Columns
     return tuple(torch.cat(column).cpu() for column in zip(*parts, strict=True))
 
 
-def read(model: GPT, split: Split, temperature: float = 1.0) -> Scores:
-    """Scores of every character of `split`, in order."""
-    return Scores(*predictions(model, split, partial(score, temperature=temperature)))
+def score_split(model: GPT, split: Split, temperature: float = 1.0) -> Scores:
+    """Score every character of `split`, in order."""
+    return Scores(*map_predictions(model, split, partial(score, temperature=temperature)))
 
 
-def read_logits(model: GPT, split: Split) -> Tensor:
-    """The logits (N, V) with which every character of `split` is predicted, in order, float32."""
-    return predictions(model, split, lambda logits_NV, _: (logits_NV.float(),))[0]
+def split_logits(model: GPT, split: Split) -> Tensor:
+    """Return the logits (N, V) with which every character of `split` is predicted, in order, float32."""
+    return map_predictions(model, split, lambda logits_NV, _: (logits_NV.float(),))[0]
 
 
 def evaluate(model: GPT, checkpoint: Checkpoint, split: Split, temperature: float = 1.0) -> Evaluation:
-    """Read `split` with `model`, built from `checkpoint`. ValueError where their vocabularies differ or it is empty."""
+    """Score `split` with `model`, built from `checkpoint`. ValueError for another vocabulary or an empty text."""
     if split.vocabulary != checkpoint.vocabulary:
         raise ValueError(f"text must be encoded with the model's vocabulary ({checkpoint.vocabulary.sha256[:12]}…), "
                          f"got {split.vocabulary.sha256[:12]}…")
     if not len(split):
         raise ValueError("text must have at least one character, got 0")
-    scores = read(model, split, temperature)
+    scores = score_split(model, split, temperature)
     unseen_N = checkpoint.character_counts_V[split.ids_N] == 0
     unseen_N |= split.escape_bytes_N > 0
     bits_N = code_bits(scores.loss_N, split.escape_bytes_N)
@@ -113,12 +113,12 @@ def evaluate(model: GPT, checkpoint: Checkpoint, split: Split, temperature: floa
 
 
 def mean(values_N: Tensor) -> float:
-    """nan where there are none."""
+    """Return the mean in float64; nan where there are no values."""
     return float(values_N.double().mean())
 
 
 def calibration(scores: Scores) -> dict[str, float]:
-    """The fields of an Evaluation that say how confidence and being right go together."""
+    """Return the fields of an Evaluation that say how confidence and being right go together."""
     confidence_N, wrong_N = scores.confidence_N, 1 - scores.correct_N
     even = reliability(confidence_N, scores.correct_N)
     return {"calibration_error": even.expected_error, "maximum_calibration_error": even.maximum_error,
@@ -130,7 +130,7 @@ def calibration(scores: Scores) -> dict[str, float]:
 
 @torch.inference_mode()
 def stacked_losses(model: GPT, splits: Sequence[Split]) -> Tensor:
-    """-ln p of every character of M equally long texts, one for each member: (M, characters), nats, on the CPU."""
+    """Return -ln p of every character of M equally long texts, one for each member: (M, N), nats, on the CPU."""
     device, block_size = model.head.weight.device, model.config.block_size
     rows = max(1, CHARACTERS_PER_BATCH // block_size)
     parts_MN = []

@@ -34,7 +34,7 @@ TRAINING_PASSAGES, HELD_OUT_PASSAGES = 600, 200
 
 def generations(model: GPT, checkpoint: Checkpoint, prompts: Sequence[tuple[str, str]], config: Config,
                 source: Row) -> Iterator[Row]:
-    """One row for each prompt and temperature, all from the study's seed."""
+    """Yield a row for each prompt and temperature, all from the study's seed."""
     for temperature in config.analysis.temperature_values:
         texts = generate(model, checkpoint.vocabulary, [prompt for _, prompt in prompts],
                          config.analysis.generate_characters, sampling=Sampling(temperature), seeds=config.seed)
@@ -45,12 +45,12 @@ def generations(model: GPT, checkpoint: Checkpoint, prompts: Sequence[tuple[str,
 
 def writing_rows(generations: Sequence[Row], scorers: Sequence[tuple[GPT, Checkpoint]],
                  corpora: Mapping[str, Corpus], characters: int) -> Iterator[Row]:
-    """One row for each row of `generations`, texts of `characters`; every one of `scorers` reads all of them.
+    """Yield a row for each row of `generations`, texts of `characters`; every one of `scorers` reads all of them.
 
     A loss is that of the written characters after the prompt. Entropy is that of the writer, where it is a scorer.
     """
     classifier = fit_classifier(corpora, characters)
-    written = classifier.domains_of([row["text"] for row in generations])
+    resembled_domains = classifier.domains_of([row["text"] for row in generations])
     copied = copied_shares(generations, corpora)
     scored = {checkpoint.domain: (checkpoint.step, *score_texts(model, checkpoint.vocabulary, [
         row["prompt"] + row["text"] for row in generations])) for model, checkpoint in scorers}
@@ -60,21 +60,21 @@ def writing_rows(generations: Sequence[Row], scorers: Sequence[tuple[GPT, Checkp
         yield ({name: row[name] for name in ("source", "step", "stage", "prompt_domain", "prompt", "temperature",
                                              "seed")}
                | {f"nats_under_{name}": float(loss_BT[i, span].mean()) for name, (_, loss_BT, _) in scored.items()}
-               | halves(entropy_BT[i, span] if entropy_BT is not None and step == row["step"] else None)
+               | entropy_by_half(entropy_BT[i, span] if entropy_BT is not None and step == row["step"] else None)
                | {"copied_share": copied[i], "distinct_share": distinct_share(row["text"]),
-                  "repeated_share": repeated_share(row["text"]), "written_domain": written[i],
+                  "repeated_share": repeated_share(row["text"]), "written_domain": resembled_domains[i],
                   "classifier_accuracy": classifier.accuracy})
 
 
-def halves(entropy_T: Tensor | None) -> Row:
-    """Mean entropy of the first and of the second half of a text: whether the writer grows surer."""
+def entropy_by_half(entropy_T: Tensor | None) -> Row:
+    """Return the mean entropy of the first and of the second half of a text: whether the writer grows surer."""
     first, second = (None, None) if entropy_T is None else (
         float(part.mean()) for part in entropy_T.tensor_split(2))
     return {"entropy_first_half_nats": first, "entropy_second_half_nats": second}
 
 
 def copied_shares(generations: Sequence[Row], corpora: Mapping[str, Corpus]) -> list[float]:
-    """Of each text, what lies in spans of COPIED_SPAN characters of the training text of its writer's domain."""
+    """Return what share of each text lies in spans of COPIED_SPAN characters of the training text of its writer."""
     shares = [float("nan")] * len(generations)
     for name, corpus in corpora.items():
         places = [i for i, row in enumerate(generations) if row["source"] == name]
@@ -86,9 +86,9 @@ def copied_shares(generations: Sequence[Row], corpora: Mapping[str, Corpus]) -> 
 
 @torch.inference_mode()
 def score_texts(model: GPT, vocabulary: Vocabulary, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-    """Loss and entropy (B, T) of each character, nats; nan after the end of a shorter text.
+    """Return loss and entropy (B, T) of each character, nats; nan after the end of a shorter text.
 
-    As `evaluation.read`, each text by itself, in windows of the context's length.
+    As `evaluate.score_split`, each text by itself, in windows of the context's length.
     """
     ids = [vocabulary.encode(text) for text in texts]
     targets_BT = torch.nn.utils.rnn.pad_sequence(ids, batch_first=True)
@@ -96,50 +96,53 @@ def score_texts(model: GPT, vocabulary: Vocabulary, texts: Sequence[str]) -> tup
     block_size, device = model.config.block_size, model.head.weight.device
     losses, entropies = [], []
     for inputs, targets in zip(inputs_BT.split(block_size, 1), targets_BT.split(block_size, 1), strict=True):
-        found = score(model(inputs.to(device)).flatten(0, 1), targets.flatten().to(device))
-        losses.append(found.loss_N.view(targets.shape).cpu())
-        entropies.append(found.entropy_N.view(targets.shape).cpu())
+        scores = score(model(inputs.to(device)).flatten(0, 1), targets.flatten().to(device))
+        losses.append(scores.loss_N.view(targets.shape).cpu())
+        entropies.append(scores.entropy_N.view(targets.shape).cpu())
     outside_BT = torch.arange(targets_BT.size(1)) >= torch.tensor([[len(row)] for row in ids])
     loss_BT, entropy_BT = (torch.cat(parts, 1).masked_fill(outside_BT, torch.nan) for parts in (losses, entropies))
     return loss_BT, entropy_BT
 
 
 def distinct_share(text: str, length: int = DISTINCT) -> float:
-    """Different n-grams over all of them, in (0, 1] (Li et al. 2016, arXiv:1510.03055); 1 for a text without any."""
+    """Return different n-grams over all of them, in (0, 1] (Li et al. 2016, arXiv:1510.03055); 1 without any."""
     grams = [text[i:i + length] for i in range(len(text) - length + 1)]
     return len(set(grams)) / len(grams) if grams else 1.0
 
 
 def repeated_share(text: str, length: int = REPEATED) -> float:
-    """Share of the n-grams that stood in the text before, in [0, 1)."""
+    """Return the share of the n-grams that stood in the text before, in [0, 1)."""
     return 1 - distinct_share(text, length)
 
 
 @dataclass(frozen=True)
 class DomainClassifier:
+    """Tells by character n-grams which domain a text reads like."""
+
     pipeline: Pipeline
     accuracy: float      # on held-out passages
 
     def domains_of(self, texts: Sequence[str]) -> list[str]:
+        """Return the name of the domain that each text reads like."""
         return self.pipeline.predict(list(texts)).tolist() if texts else []
 
 
 def fit_classifier(corpora: Mapping[str, Corpus], characters: int) -> DomainClassifier:
     """Learn from passages of `characters` of the training texts; accuracy is measured on the validation texts."""
     pipeline = make_pipeline(CountVectorizer(analyzer="char", ngram_range=(1, 3), lowercase=False), MultinomialNB())
-    pipeline.fit(*labelled({name: corpus.train.text for name, corpus in corpora.items()}, characters,
+    pipeline.fit(*labelled_passages({name: corpus.train.text for name, corpus in corpora.items()}, characters,
                            TRAINING_PASSAGES))
-    held_out = labelled({name: corpus.validation.text for name, corpus in corpora.items()}, characters,
+    held_out = labelled_passages({name: corpus.validation.text for name, corpus in corpora.items()}, characters,
                         HELD_OUT_PASSAGES)
     return DomainClassifier(pipeline, float(pipeline.score(*held_out)))
 
 
-def labelled(texts: Mapping[str, str], characters: int, count: int) -> tuple[list[str], list[str]]:
-    """At most `count` passages of each text that do not overlap, and the name of each one's text."""
+def labelled_passages(texts: Mapping[str, str], characters: int, count: int) -> tuple[list[str], list[str]]:
+    """Return at most `count` passages of each text that do not overlap, and the name of each one's text."""
     passages, names = [], []
     for name, text in texts.items():
         stride = max(characters, len(text) // count)
-        found = [text[begin:begin + characters] for begin in range(0, max(1, len(text) - characters + 1), stride)]
-        passages += found
-        names += [name] * len(found)
+        starts = range(0, max(1, len(text) - characters + 1), stride)
+        passages += [text[start:start + characters] for start in starts]
+        names += [name] * len(starts)
     return passages, names

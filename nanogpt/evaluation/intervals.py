@@ -1,6 +1,6 @@
 """How sure a mean over a text is: block bootstrap, paired comparisons, and Holm's correction for many of them.
 
-Shape suffixes: N positions of a text, R resamples, K blocks of a resample.
+Shape suffixes: N positions of a text.
 
 Losses of neighbouring characters go together, within words and within passages: the blocks must be longer than that.
 On the test texts of a quick study (51 000 characters, nine pairs of model and text) the standard error from means of
@@ -32,12 +32,13 @@ class Interval:
 
 
 def block_length(positions: int) -> int:
+    """Return how many neighbouring positions are drawn together."""
     return max(1, min(BLOCK, positions // LEAST_BLOCKS))
 
 
 def block_bootstrap(values_N: ArrayLike, weights_N: ArrayLike, *, level: float = 0.95, resamples: int = RESAMPLES,
                     seed: int = 0) -> Interval:
-    """Of sum(values) / sum(weights), as bits per byte; paired, where the values are differences at each position.
+    """Return the interval of sum(values) / sum(weights), as bits per byte; paired, where the values are differences.
 
     Moving blocks (Künsch 1989) over the text closed to a circle, so that each position is drawn equally often
     (Politis & Romano 1992); percentile interval. The p value compares with resamples centred at 0. ValueError where
@@ -47,8 +48,8 @@ def block_bootstrap(values_N: ArrayLike, weights_N: ArrayLike, *, level: float =
     if values.shape != weights.shape or not values.size:
         raise ValueError(f"values and weights must be equally many and at least one, got {values.size}, {weights.size}")
     size, length = len(values), block_length(len(values))
-    starts_RK = np.random.default_rng(seed).integers(size, size=(resamples, -(-size // length)))
-    sums, totals = (block_sums(column, length)[starts_RK].sum(1) for column in (values, weights))
+    starts = np.random.default_rng(seed).integers(size, size=(resamples, -(-size // length)))   # of each block
+    sums, totals = (block_sums(column, length)[starts].sum(1) for column in (values, weights))
     ratios, value = sums / totals, values.sum() / weights.sum()
     low, high = np.quantile(ratios, ((1 - level) / 2, (1 + level) / 2))
     extreme = np.count_nonzero(np.abs(ratios - value) >= abs(value))
@@ -56,14 +57,14 @@ def block_bootstrap(values_N: ArrayLike, weights_N: ArrayLike, *, level: float =
 
 
 def block_sums(values_N: NDArray[np.float64], length: int) -> NDArray[np.float64]:
-    """Sum of the `length` values from each position on, around the circle."""
+    """Return the sum of the `length` values from each position on, around the circle."""
     around = np.concatenate((values_N, values_N[:length - 1]))
     cumulative = np.concatenate(([0.0], np.cumsum(around)))
     return cumulative[length:] - cumulative[:-length]
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's (1979) adjusted p values, in the order given: below 0.05 are those that hold together at 5 %."""
+    """Return Holm's (1979) adjusted p values, in the order given: below 0.05 are those that hold together at 5 %."""
     p = np.asarray(p_values, float)
     order = np.argsort(p, kind="stable")
     adjusted = np.empty_like(p)

@@ -27,7 +27,7 @@ class Scores(NamedTuple):
 
 
 def score(logits_NV: Tensor, targets_N: Tensor, temperature: float = 1.0) -> Scores:
-    """Scores of N predictions, in float32. Brier's as he defined it (1950), in [0, 2]."""
+    """Score N predictions, in float32. Brier's as he defined it (1950), in [0, 2]."""
     log_p_NV = logits_NV.float().log_softmax(-1)
     p_NV = log_p_NV.exp()
     top_p, top_ids = p_NV.topk(min(5, p_NV.size(-1)), dim=-1)
@@ -45,9 +45,10 @@ def score(logits_NV: Tensor, targets_N: Tensor, temperature: float = 1.0) -> Sco
 
 
 def bits(nats: float) -> float:
+    """Convert nats to bits."""
     return nats / math.log(2)
 
 
 def code_bits(loss_N: Tensor, escape_bytes_N: Tensor) -> Tensor:
-    """Bits that each character costs, float64: its loss in nats, and spelling it out where it is unknown."""
+    """Return the bits that each character costs, float64: its loss in nats, and spelling it out where it is unknown."""
     return bits(1.0) * loss_N.double() + ESCAPE_BITS_PER_BYTE * escape_bytes_N

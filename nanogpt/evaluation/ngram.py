@@ -1,6 +1,6 @@
 """Character n-grams with interpolated Witten–Bell smoothing: how far counting alone gets.
 
-Shape suffixes: N characters, K orders, V characters of the vocabulary, G different n-grams, H different contexts.
+Shape suffixes: N characters, V characters of the vocabulary.
 
 Witten & Bell 1991, method C, as interpolation (Chen & Goodman 1998, section 2.5): with c the count in the training
 text and t(h) the number of different characters seen after the context h,
@@ -22,28 +22,29 @@ from nanogpt.text.corpus import Split
 
 
 @dataclass(frozen=True, eq=False)
-class Counts:
-    """The n-grams of one length. The number of an n-gram is V × the rank of its first n - 1 characters + its last.
+class LengthCounts:
+    """The different n-grams of one length, and the different contexts that they begin with.
 
-    The rank is the place in the sorted `numbers_G` of the length below, so that numbers stay small at any length.
+    The number of an n-gram is V × the rank of its first n - 1 characters + its last. The rank is the place in the
+    sorted `numbers` of the length below, so that numbers stay small at any length.
     """
 
-    numbers_G: Tensor
-    counts_G: Tensor
-    followed_H: Tensor    # how often a character followed each context, by its rank
-    kinds_H: Tensor       # how many different characters did
+    numbers: Tensor         # of each n-gram
+    occurrences: Tensor     # of each n-gram
+    followed: Tensor        # how often a character followed each context, by its rank
+    kinds: Tensor           # how many different characters did
 
 
 @dataclass(frozen=True, eq=False)
 class NGram:
     """Counts of the n-grams of 1, 2, … characters."""
 
-    by_length: tuple[Counts, ...]
+    by_length: tuple[LengthCounts, ...]
     vocab_size: int
 
 
 def started(split: Split) -> Tensor:
-    """The ids after the one that stands before any text."""
+    """Return the ids of `split` after the one that stands before any text."""
     return torch.cat((torch.tensor([split.vocabulary.start_id]), split.ids_N))
 
 
@@ -52,54 +53,54 @@ def fit_ngram(split: Split, order: int) -> NGram:
     if order < 1:
         raise ValueError(f"order must be >= 1, got {order}")
     size, ids_N = len(split.vocabulary), started(split)
-    ranks_N, contexts, by_length = torch.zeros_like(ids_N), 1, []
+    ranks_N, n_contexts, by_length = torch.zeros_like(ids_N), 1, []
     for _ in range(order):
-        numbers_G, ranks_N, counts_G = (ranks_N * size + ids_N).unique(return_inverse=True, return_counts=True)
-        context_G = numbers_G // size
-        by_length.append(Counts(numbers_G, counts_G, torch.bincount(context_G, counts_G, contexts).long(),
-                                torch.bincount(context_G, minlength=contexts)))
-        ranks_N, ids_N, contexts = ranks_N[:-1], ids_N[1:], len(numbers_G)
+        numbers, ranks_N, occurrences = (ranks_N * size + ids_N).unique(return_inverse=True, return_counts=True)
+        contexts = numbers // size
+        by_length.append(LengthCounts(numbers, occurrences, torch.bincount(contexts, occurrences, n_contexts).long(),
+                                      torch.bincount(contexts, minlength=n_contexts)))
+        ranks_N, ids_N, n_contexts = ranks_N[:-1], ids_N[1:], len(numbers)
     return NGram(tuple(by_length), size)
 
 
 def witten_bell(count: Tensor, followed: Tensor, kinds: Tensor, shorter: Tensor) -> Tensor:
-    """The formula above, where `shorter` is the probability after the shorter context."""
+    """Return p(w | h) by the formula above, where `shorter` is the probability after the shorter context."""
     return torch.where(followed > 0, (count + kinds * shorter) / (followed + kinds).clamp(min=1), shorter)
 
 
 def ngram_losses(ngram: NGram, split: Split) -> Tensor:
-    """-ln p of each character of `split` under the n-grams of each order from 1 on, nats, float64 (K, N)."""
+    """Return -ln p of each character of `split` under each order of n-gram from 1 on, nats, float64 (orders, N)."""
     ids_N = started(split)
     p_N = torch.full(ids_N.shape, 1 / ngram.vocab_size, dtype=torch.float64)
     ranks_N, losses = torch.zeros_like(ids_N), []     # of the context of each character, -1 where it was never seen
     for counts in ngram.by_length:
         known_N, context_N = ranks_N >= 0, ranks_N.clamp(min=0)
         number_N = ranks_N * ngram.vocab_size + ids_N
-        place_N = torch.searchsorted(counts.numbers_G, number_N).clamp(max=len(counts.numbers_G) - 1)
-        hit_N = known_N & (counts.numbers_G[place_N] == number_N)
-        followed_N, kinds_N = (per_H[context_N] * known_N for per_H in (counts.followed_H, counts.kinds_H))
-        p_N = witten_bell(counts.counts_G[place_N] * hit_N, followed_N, kinds_N, p_N)
+        place_N = torch.searchsorted(counts.numbers, number_N).clamp(max=len(counts.numbers) - 1)
+        hit_N = known_N & (counts.numbers[place_N] == number_N)
+        followed_N, kinds_N = (by_context[context_N] * known_N for by_context in (counts.followed, counts.kinds))
+        p_N = witten_bell(counts.occurrences[place_N] * hit_N, followed_N, kinds_N, p_N)
         losses.append(-p_N[1:].log())
         ranks_N = torch.where(hit_N, place_N, -1).roll(1).index_fill(0, torch.tensor([0]), -1)
     return torch.stack(losses)
 
 
 def table_log_p(ngram: NGram) -> tuple[Tensor, Tensor]:
-    """ln p of the unigram (V,) and of the bigram (V, V), a row for each character before. It takes an order >= 2."""
+    """Return ln p of the unigram (V,) and of the bigram (V, V), a row for each character before; order >= 2."""
     size, (singles, pairs) = ngram.vocab_size, ngram.by_length[:2]
     count_V, followed_V, kinds_V = torch.zeros(3, size, dtype=torch.float64)
-    count_V[singles.numbers_G] = singles.counts_G.double()
-    followed_V[singles.numbers_G] = pairs.followed_H.double()
-    kinds_V[singles.numbers_G] = pairs.kinds_H.double()
+    count_V[singles.numbers] = singles.occurrences.double()
+    followed_V[singles.numbers] = pairs.followed.double()
+    kinds_V[singles.numbers] = pairs.kinds.double()
     count_VV = torch.zeros(size, size, dtype=torch.float64)
-    count_VV[singles.numbers_G[pairs.numbers_G // size], pairs.numbers_G % size] = pairs.counts_G.double()
+    count_VV[singles.numbers[pairs.numbers // size], pairs.numbers % size] = pairs.occurrences.double()
     uniform_V = torch.full((size,), 1 / size, dtype=torch.float64)
-    p_V = witten_bell(count_V, singles.followed_H, singles.kinds_H, uniform_V)
+    p_V = witten_bell(count_V, singles.followed, singles.kinds, uniform_V)
     return p_V.log(), witten_bell(count_VV, followed_V[:, None], kinds_V[:, None], p_V).log()
 
 
 def divergences(logits_NV: Tensor, split: Split, ngram: NGram) -> dict[str, float]:
-    """Mean Kullback–Leibler divergence of the predictions of `split` from n-gram predictions, nats.
+    """Return the mean Kullback–Leibler divergence of the predictions of `split` from n-gram predictions, nats.
 
     Which of uniform, unigram and bigram a young model resembles says how much of the context it uses.
     """

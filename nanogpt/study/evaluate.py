@@ -11,7 +11,7 @@ from nanogpt.config import STRONGEST_COUNTS, Config, Row
 from nanogpt.evaluation import baselines
 from nanogpt.evaluation.comparison import comparisons, specialisation
 from nanogpt.evaluation.generations import generations, writing_rows
-from nanogpt.evaluation.rows import Material, gather, readings
+from nanogpt.evaluation.rows import ScoredTexts, score_domains, scored_texts
 from nanogpt.model.gpt import GPT
 from nanogpt.report.findings_evaluation import ahead_findings, author_findings
 from nanogpt.report.plots import common as figures
@@ -37,7 +37,7 @@ Losses = dict[tuple[str, str], dict[str, Tensor]]
 def evaluate_sources(sources: Sequence[Source], corpora: Mapping[str, Corpus], config: Config,
                      tables: Tables) -> None:
     """Each source on each domain's test text, by training step, in one run per domain; then all against all."""
-    material, losses = gather(corpora, config), Losses()
+    material, losses = scored_texts(corpora, config), Losses()
     prompts = read_prompts(config, corpora)
     warn_of_unknown(sources[0].checkpoint.vocabulary, (prompt for _, prompt in prompts))
     for domain in dict.fromkeys(source.checkpoint.domain for source in sources):
@@ -62,11 +62,11 @@ def evaluate_sources(sources: Sequence[Source], corpora: Mapping[str, Corpus], c
     compare_writing(sources, corpora, config, tables)
 
 
-def read_domains(source: Source, model: GPT, material: Material, run: Run, tables: Tables, *,
+def read_domains(source: Source, model: GPT, material: ScoredTexts, run: Run, tables: Tables, *,
                  corpora: Mapping[str, Corpus], losses: Losses) -> None:
     """One model on every text: the rows, its metrics, and at a stage the details and the losses to compare."""
     said = []
-    for reading in readings(model, source.checkpoint, material, source.row):
+    for reading in score_domains(model, source.checkpoint, material, source.row):
         target = reading.row["target"]
         run.metrics(evaluation_metrics(reading.row), source.checkpoint.step, source.model_id,
                     corpora[target])
@@ -79,7 +79,8 @@ def read_domains(source: Source, model: GPT, material: Material, run: Run, table
     log.info("      %s · %s bits per byte", source.checkpoint.title, ", ".join(said))
 
 
-def compare(losses: Losses, material: Material, corpora: Mapping[str, Corpus], config: Config, tables: Tables) -> None:
+def compare(losses: Losses, material: ScoredTexts, corpora: Mapping[str, Corpus], config: Config,
+            tables: Tables) -> None:
     """Baselines, distances of the domains, leaks, and each domain's own model against its rivals, in a run."""
     with open_run(f"compare · {config.preset} · seed {config.seed}", config, phase="compare") as run:
         tables.links[run.name], mine = run.link, Tables()

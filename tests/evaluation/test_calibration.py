@@ -1,11 +1,13 @@
-"""Calibration against torchmetrics and scikit-learn; the temperature that undoes a scaling of the logits."""
+"""Calibration against torchmetrics and scipy; the temperature that undoes a scaling of the logits."""
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import roc_auc_score
+from scipy.stats import mannwhitneyu
 from torch import Tensor
 from torchmetrics.functional.classification import multiclass_calibration_error
 
@@ -25,23 +27,23 @@ def labelled(count: int, sharpness: float) -> tuple[Tensor, Tensor]:
 def test_calibration_errors_are_torchmetrics(bins: int, sharpness: float) -> None:
     logits_NV, targets_N = labelled(3000, sharpness)
     scores = score(logits_NV, targets_N)
-    found = reliability(scores.confidence_N, scores.correct_N, bins)
-    for error, norm in ((found.expected_error, "l1"), (found.maximum_error, "max")):
+    predictions = reliability(scores.confidence_N, scores.correct_N, bins)
+    for error, norm in ((predictions.expected_error, "l1"), (predictions.maximum_error, "max")):
         expected = multiclass_calibration_error(logits_NV.softmax(-1), targets_N, 10, bins, norm)
         assert error == pytest.approx(float(expected), abs=1e-6)
-    assert found.count_B.sum() == 3000
+    assert predictions.counts.sum() == 3000
 
 
 def test_adaptive_bins_hold_equally_many() -> None:
     logits_NV, targets_N = labelled(1003, 2.0)
     scores = score(logits_NV, targets_N)
-    found = adaptive_reliability(scores.confidence_N, scores.correct_N)
-    assert found.count_B.max() - found.count_B.min() <= 1
+    predictions = adaptive_reliability(scores.confidence_N, scores.correct_N)
+    assert predictions.counts.max() - predictions.counts.min() <= 1
     order = np.argsort(scores.confidence_N.numpy(), kind="stable")
     parts = [order[np.arange(1003) * 15 // 1003 == k] for k in range(15)]
     gaps = [abs(float(scores.confidence_N[part].mean() - scores.correct_N[part].mean())) for part in parts]
     expected = np.average(gaps, weights=[len(part) for part in parts])
-    assert found.expected_error == pytest.approx(expected, abs=1e-6)
+    assert predictions.expected_error == pytest.approx(expected, abs=1e-6)
 
 
 def test_bins_are_closed_on_the_right() -> None:
@@ -63,13 +65,24 @@ def test_nothing_has_no_calibration_error() -> None:
         assert find(torch.empty(0), torch.empty(0)).expected_error == 0.0
 
 
-def test_auroc_is_scikit_learns_with_ties() -> None:
+def test_auroc_is_the_mann_whitney_statistic_with_ties() -> None:
     rng = np.random.default_rng(0)
     correct = rng.integers(0, 2, 500)
-    for value in (rng.normal(size=500) + correct, np.round(rng.normal(size=500) + correct)):
-        found = auroc(torch.from_numpy(value), torch.from_numpy(correct).double())
-        assert found == pytest.approx(roc_auc_score(correct, value), rel=1e-12)
-    assert np.isnan(auroc(torch.rand(3), torch.ones(3)))
+    for value in (rng.normal(size=500) + correct, np.round(rng.normal(size=500) + correct), np.ones(500)):
+        right, wrong = value[correct == 1], value[correct == 0]
+        expected = mannwhitneyu(right, wrong).statistic / (len(right) * len(wrong))
+        assert auroc(torch.from_numpy(value), torch.from_numpy(correct).double()) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("correct_N", [torch.ones(3), torch.zeros(3), torch.ones(0)])
+@pytest.mark.filterwarnings("error")
+def test_auroc_is_nan_without_both_right_and_wrong(correct_N: Tensor) -> None:
+    assert math.isnan(auroc(torch.rand(len(correct_N)), correct_N))
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_auroc_of_a_diverged_model_is_nan(value: float) -> None:
+    assert math.isnan(auroc(torch.tensor([0.5, value, 0.1]), torch.tensor([1.0, 0.0, 1.0])))
 
 
 @pytest.mark.parametrize("factor", [0.2, 0.7, 2.0, 9.0])

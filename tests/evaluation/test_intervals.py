@@ -23,8 +23,8 @@ def test_a_95_percent_interval_covers_the_truth_in_92_to_97_percent_of_texts() -
     covered = naive = 0
     for seed in range(trials):
         values = losses(rng, 12_000)
-        found = block_bootstrap(values, np.ones(12_000), resamples=300, seed=seed)
-        covered += found.low <= 2.0 <= found.high
+        interval = block_bootstrap(values, np.ones(12_000), resamples=300, seed=seed)
+        covered += interval.low <= 2.0 <= interval.high
         naive += abs(values.mean() - 2.0) <= 1.96 * values.std() / len(values) ** 0.5
     assert 0.92 <= covered / trials <= 0.97
     assert naive / trials < 0.6, "without blocks it would not"
@@ -32,19 +32,19 @@ def test_a_95_percent_interval_covers_the_truth_in_92_to_97_percent_of_texts() -
 
 def test_p_values_are_small_as_often_as_they_say() -> None:
     rng = np.random.default_rng(2)
-    found = [block_bootstrap(losses(rng, 6000, mean=0.0), np.ones(6000), resamples=300, seed=seed).p_value
-             for seed in range(400)]
-    assert 0.03 <= np.mean(np.asarray(found) < 0.05) <= 0.1
+    p_values = [block_bootstrap(losses(rng, 6000, mean=0.0), np.ones(6000), resamples=300, seed=seed).p_value
+                for seed in range(400)]
+    assert 0.03 <= np.mean(np.asarray(p_values) < 0.05) <= 0.1
     assert block_bootstrap(losses(rng, 6000, mean=1.0), np.ones(6000)).p_value == pytest.approx(1 / 1001)
 
 
 def test_the_spread_of_resamples_is_archs() -> None:
     values = losses(np.random.default_rng(3), 4000)
-    found = block_bootstrap(values, np.ones(4000), resamples=4000)
+    interval = block_bootstrap(values, np.ones(4000), resamples=4000)
     bootstrap = CircularBlockBootstrap(block_length(4000), values, seed=5)
     low, high = bootstrap.conf_int(np.mean, 4000, method="percentile").ravel()
-    assert found.high - found.low == pytest.approx(high - low, rel=0.08)
-    assert found.value == pytest.approx(values.mean())
+    assert interval.high - interval.low == pytest.approx(high - low, rel=0.08)
+    assert interval.value == pytest.approx(values.mean())
 
 
 def test_a_paired_difference_is_surer_than_the_losses_themselves() -> None:
@@ -58,8 +58,8 @@ def test_a_paired_difference_is_surer_than_the_losses_themselves() -> None:
 
 
 def test_a_ratio_is_that_of_the_sums_and_bytes_of_a_text_may_differ() -> None:
-    found = block_bootstrap([2.0, 4.0, 9.0], [1, 1, 3])
-    assert found.value == 3.0 and found.low <= 3.0 <= found.high
+    ratio = block_bootstrap([2.0, 4.0, 9.0], [1, 1, 3])
+    assert ratio.value == 3.0 and ratio.low <= 3.0 <= ratio.high
     same = block_bootstrap(np.full(500, 6.0), np.full(500, 2.0))
     assert (same.value, same.low, same.high) == (3.0, 3.0, 3.0)
 

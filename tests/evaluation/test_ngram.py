@@ -32,31 +32,33 @@ def witten_bell(text: str, context: str, character: str, size: int) -> float:
 
 def test_probabilities_are_those_of_a_dictionary() -> None:
     vocabulary, training, test = Vocabulary("\nabcd"), "abracabadacabbadab\ncab", "bad\ncabdbbacad"
-    losses_KN = ngram_losses(fit_ngram(make_split(training, vocabulary), 4), make_split(test, vocabulary))
-    assert losses_KN.shape == (4, len(test)) and losses_KN.dtype == torch.float64
+    losses_by_order = ngram_losses(fit_ngram(make_split(training, vocabulary), 4), make_split(test, vocabulary))
+    assert losses_by_order.shape == (4, len(test)) and losses_by_order.dtype == torch.float64
     known = "".join(c if c in vocabulary.characters else "?" for c in f"\n{training}")
     for k in range(4):
         for i, character in enumerate(test):
             context = f"\n{test[:i]}"[max(0, i + 1 - k):]
-            assert math.exp(-losses_KN[k, i]) == pytest.approx(witten_bell(known, context, character, 6), rel=1e-12)
+            expected = witten_bell(known, context, character, 6)
+            assert math.exp(-losses_by_order[k, i]) == pytest.approx(expected, rel=1e-12)
 
 
 @pytest.mark.parametrize("context", ["", "q", "the ", "king of", "zqxjk", "☃☃☃"])
 def test_probabilities_of_all_next_characters_sum_to_1(corpora: dict[str, Corpus], context: str) -> None:
     corpus = corpora["shakespeare"]
     ngram = fit_ngram(corpus.train, ORDER)
-    p_VK = torch.stack([ngram_losses(ngram, make_split(context + character, corpus.vocabulary))[:, -1].neg().exp()
-                        for character in ("\uffff", *corpus.vocabulary.characters)])
-    torch.testing.assert_close(p_VK.sum(0), torch.ones(ORDER, dtype=torch.float64), rtol=1e-12, atol=0)
-    assert (p_VK > 0).all()
+    splits = [make_split(context + character, corpus.vocabulary)
+              for character in ("\uffff", *corpus.vocabulary.characters)]
+    p_by_character = torch.stack([ngram_losses(ngram, split)[:, -1].neg().exp() for split in splits])
+    torch.testing.assert_close(p_by_character.sum(0), torch.ones(ORDER, dtype=torch.float64), rtol=1e-12, atol=0)
+    assert (p_by_character > 0).all()
 
 
 def test_longer_contexts_help_and_a_lower_order_is_the_head_of_a_higher_one(corpora: dict[str, Corpus]) -> None:
     corpus = corpora["shakespeare"]
-    losses_KN = ngram_losses(fit_ngram(corpus.train, ORDER), corpus.test)
-    mean_K = losses_KN.mean(1).tolist()
-    assert mean_K[0] > mean_K[1] > mean_K[2] > mean_K[3]
-    assert torch.equal(ngram_losses(fit_ngram(corpus.train, 3), corpus.test), losses_KN[:3])
+    losses_by_order = ngram_losses(fit_ngram(corpus.train, ORDER), corpus.test)
+    mean_by_order = losses_by_order.mean(1).tolist()
+    assert mean_by_order[0] > mean_by_order[1] > mean_by_order[2] > mean_by_order[3]
+    assert torch.equal(ngram_losses(fit_ngram(corpus.train, 3), corpus.test), losses_by_order[:3])
 
 
 def test_order_must_be_positive(corpora: dict[str, Corpus]) -> None:
@@ -68,9 +70,9 @@ def test_tables_of_unigram_and_bigram_are_the_losses(corpora: dict[str, Corpus])
     corpus = corpora["wikipedia"]
     ngram = fit_ngram(corpus.train, 2)
     log_p_V, log_p_VV = table_log_p(ngram)
-    losses_KN = ngram_losses(ngram, corpus.test)
-    torch.testing.assert_close(-log_p_V[corpus.test.ids_N], losses_KN[0])
-    torch.testing.assert_close(-log_p_VV[corpus.test.ids_N[:-1], corpus.test.ids_N[1:]], losses_KN[1, 1:])
+    losses_by_order = ngram_losses(ngram, corpus.test)
+    torch.testing.assert_close(-log_p_V[corpus.test.ids_N], losses_by_order[0])
+    torch.testing.assert_close(-log_p_VV[corpus.test.ids_N[:-1], corpus.test.ids_N[1:]], losses_by_order[1, 1:])
     torch.testing.assert_close(log_p_VV.exp().sum(1), torch.ones(len(corpus.vocabulary), dtype=torch.float64))
 
 
@@ -82,8 +84,8 @@ def test_a_model_that_predicts_as_an_ngram_is_not_apart_from_it(corpora: dict[st
     predictions = {"uniform": torch.zeros(300, len(corpus.vocabulary)), "unigram": log_p_V.expand(300, -1) + 3.0,
                    "bigram": log_p_VV[before_N]}
     for name, logits_NV in predictions.items():
-        found = divergences(logits_NV, split, ngram)
-        for other, nats in found.items():
+        by_ngram = divergences(logits_NV, split, ngram)
+        for other, nats in by_ngram.items():
             assert nats == pytest.approx(0, abs=1e-5) if other.startswith(name) else nats > 0.1
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from support import domain_text
 
-from nanogpt.config import DataConfig
+from nanogpt.config import JOINT, DataConfig
 from nanogpt.errors import UserError
 from nanogpt.text.corpus import (
     SPLITS,
@@ -19,6 +19,7 @@ from nanogpt.text.corpus import (
     clip_bytes,
     cut,
     exact_windows,
+    joint_corpus,
     make_corpora,
     make_split,
     windows_at,
@@ -136,6 +137,21 @@ def test_domains_of_one_name_and_an_empty_vocabulary_are_refused(texts: list[Dom
         make_corpora([texts[0], texts[0]], DataConfig(), 32)
     with pytest.raises(ValueError, match="min_count must be reached by a character of the training texts, got 999999"):
         make_corpora(texts, DataConfig(min_count=999_999), 32)
+
+
+def test_the_joint_corpus_has_an_equal_share_of_each(corpora: dict[str, Corpus]) -> None:
+    joint = joint_corpus(corpora)
+    assert joint.name == JOINT and joint.vocabulary == corpora["math"].vocabulary
+    for name in SPLITS:
+        text, begin = getattr(joint, name).text, 0
+        for corpus in corpora.values():
+            whole = getattr(corpus, name).text
+            part = whole[:len(whole) // 3]
+            assert text[begin:begin + len(part)] == part
+            begin += len(part)
+        assert begin == len(text)
+    with pytest.raises(ValueError, match="must not be named 'joint'"):
+        joint_corpus({JOINT: corpora["math"]})
 
 
 def test_escape_bytes_are_the_bytes_of_the_unknown_characters() -> None:

@@ -27,8 +27,8 @@ def test_trigram_divergence_is_scipys(corpora: dict[str, Corpus]) -> None:
     counts = CountVectorizer(analyzer="char", ngram_range=(3, 3), lowercase=False).fit_transform(
         [first.replace("\n", "¶").replace("  ", " ¤"), second.replace("\n", "¶").replace("  ", " ¤")]).toarray()
     expected = jensenshannon(counts[0], counts[1], base=2) ** 2
-    found = trigram_divergence(*(text.replace("\n", "¶").replace("  ", " ¤") for text in (first, second)))
-    assert found == pytest.approx(expected, rel=1e-9)
+    divergence = trigram_divergence(*(text.replace("\n", "¶").replace("  ", " ¤") for text in (first, second)))
+    assert divergence == pytest.approx(expected, rel=1e-9)
 
 
 @pytest.mark.parametrize("distance", [trigram_divergence, compression_distance])
@@ -61,12 +61,12 @@ def test_leaked_characters_are_those_of_shared_substrings() -> None:
     for i in range(len(test) - 49):
         if test[i:i + 50] in spans:
             expected[i:i + 50] = True
-    found, again = shared_spans(training, [test, training])
+    shared_N, again = shared_spans(training, [test, training])
     assert again.all()
-    assert found.tolist() == expected.tolist() and 110 <= found.sum() <= 114
+    assert shared_N.tolist() == expected.tolist() and 110 <= shared_N.sum() <= 114
 
 
 def test_short_texts_share_nothing() -> None:
     for training, test in (("a" * 49, "a" * 80), ("a" * 80, "a" * 49), ("", "")):
-        (found,) = shared_spans(training, [test])
-        assert len(found) == len(test) and not found.any()
+        (shared_N,) = shared_spans(training, [test])
+        assert len(shared_N) == len(test) and not shared_N.any()
