@@ -123,7 +123,8 @@ def main(text: Path | None, members: int, device: str, rows: int, length: int, n
     model, step = stepper(checkpoints, rates, place, recorded=True)
     for batch in batches:
         step(*batch)
-    difference = losses(model, [split] * members).mean(1) - solo_losses(checkpoints, rates, batches, split, place)
+    together = stacked_losses(model, [split] * members).mean(1)
+    difference = together - solo_losses(checkpoints, rates, batches, split, place)
     click.echo(f"difference after {steps} steps: {float(difference.abs().max()):.2g} nats at most, "
                f"median {float(difference.abs().median()):.2g}")
 
