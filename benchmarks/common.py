@@ -12,9 +12,12 @@ import torch
 
 from nanogpt.config import Config, make_config, settings
 from nanogpt.errors import require
+from nanogpt.model.allocator import keep_freed_memory
 from nanogpt.text.corpus import Corpus, make_split
 from nanogpt.text.sources import DomainText
 from nanogpt.text.vocabulary import Vocabulary
+
+keep_freed_memory()    # as the commands do: a benchmark is a program of its own
 
 
 def load_corpus(path: Path) -> Corpus:

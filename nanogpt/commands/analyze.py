@@ -11,7 +11,7 @@ from nanogpt.study import inputs
 from nanogpt.study.tables import Tables
 
 
-@options.command("data", "analysis", "attribution")
+@options.command("data", "analysis", "attribution", follows=lambda models, **_: models)
 @click.option("--models", required=True, help=inputs.URI_HELP + "; comma-separated")
 def analyze(config: Config, models: str) -> None:
     """Confidence and attribution of models on prompts: tables, CSV and figures."""

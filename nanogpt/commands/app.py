@@ -16,12 +16,12 @@ COMMANDS = {
     "adapt": "Adapt every registered early, mid and late model, and an untrained one, to every other domain.",
     "tune": "Tune the learning rate of a transfer; the best value is printed and logged.",
     "analyze": "Confidence and attribution of models on prompts: tables, CSV and figures.",
-    "generate": "Text from a registered model and a prompt.",
+    "generate": "Write text with a registered model after a prompt.",
     "registry": "List, promote, verify or export registered models.",
     "report": "Draw the figures and write report.html of a finished study anew, at its run.",
     "demo": "Serve a page: a prompt, each domain's continuation, and what each character rested on.",
 }
-"""Each command and what it does; its module has the same name and is imported when it is asked for."""
+"""Each command with the first sentence of its help; its module has the same name and is imported at its first use."""
 
 
 class Commands(click.Group):
@@ -33,8 +33,8 @@ class Commands(click.Group):
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
         if name not in COMMANDS:
             return None
-        found: click.Command = getattr(importlib.import_module(f"nanogpt.commands.{name}"), name)
-        return found
+        command: click.Command = getattr(importlib.import_module(f"nanogpt.commands.{name}"), name)
+        return command
 
     def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):

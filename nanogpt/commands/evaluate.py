@@ -11,7 +11,7 @@ from nanogpt.study import inputs
 from nanogpt.study.tables import Tables
 
 
-@options.command("data", "analysis")
+@options.command("data", "analysis", follows=lambda models, **_: models)
 @click.option("--models", required=True, help=inputs.URI_HELP + "; comma-separated")
 def evaluate(config: Config, models: str) -> None:
     """Score models on the test text of domains, and let them write from the same prompts."""

@@ -15,16 +15,16 @@ from nanogpt.study import inputs, stages
 from nanogpt.tracking.run import open_run
 
 
-@options.command("data", "analysis")
+@options.command("data", "analysis", follows=lambda model, **_: model)
 @click.option("--model", required=True, help=inputs.URI_HELP)
 @click.option("--prompt", default="The ", show_default=True, help="what the text begins with")
 @click.option("--temperature", type=float, default=0.8, show_default=True, help="0 is greedy")
 @click.option("--top-k", type=int, default=0, help="choose among so many characters; 0: among all")
 @click.option("--top-p", type=float, default=1.0, help="choose among the likeliest of this total probability")
 def generate(config: Config, model: str, prompt: str, temperature: float, top_k: int, top_p: float) -> None:
-    """Text from a registered model and a prompt."""
+    """Write text with a registered model after a prompt."""
     sampling = Sampling(temperature, top_k, top_p)
-    (source,) = inputs.load_sources(model)
+    source = inputs.load_source(model)
     inputs.warn_of_unknown(source.checkpoint.vocabulary, [prompt])
     (text,) = write(stages.built(source.checkpoint, config), source.checkpoint.vocabulary, [prompt],
                     config.analysis.generate_characters, sampling=sampling, seeds=config.seed)

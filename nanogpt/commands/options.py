@@ -14,7 +14,8 @@ import click
 
 from nanogpt.config import GROUPS, PRESETS, Config, make_config, settings
 from nanogpt.errors import UserError
-from nanogpt.tracking import store_errors as traps
+from nanogpt.model.allocator import keep_freed_memory
+from nanogpt.tracking import project_run, store_errors
 
 Function = Callable[..., Any]
 MLFLOW_LEVELS = {"mlflow.pyfunc": logging.WARNING, "mlflow.system_metrics.system_metrics_monitor": logging.WARNING,
@@ -22,11 +23,15 @@ MLFLOW_LEVELS = {"mlflow.pyfunc": logging.WARNING, "mlflow.system_metrics.system
 """Loggers of MLflow that say in each run what it does, or print an error that is raised as well."""
 
 
-def command(*groups: str) -> Callable[[Function], click.Command]:
-    """A click command that is handed `config: Config`, with an option for each field of the named groups.
+def command(*groups: str, follows: Callable[..., str] | None = None) -> Callable[[Function], click.Command]:
+    """Make a click command that is handed `config: Config`, with an option for each field of the named groups.
 
     An option that is left out, or empty, takes the preset's value. Underscores and hyphens are the same. What a
-    user can cause is raised as `UserError` and ends as one line on stderr with exit code 2; so do the store's traps.
+    user can cause is raised as `UserError` and ends as one line on stderr with exit code 2; so do the known errors
+    of the store.
+
+    `follows` is handed what the command is handed and says which models the command reads: its runs then open in
+    the experiment of the first of them.
     """
     owners = (Config, *(GROUPS[group] for group in groups))
     names = [item.name for owner in owners for item in fields(owner) if "help" in item.metadata]
@@ -36,13 +41,17 @@ def command(*groups: str) -> Callable[[Function], click.Command]:
         def run(**values: Any) -> None:
             show_progress()
             signal.signal(signal.SIGTERM, end)
+            keep_freed_memory()
             changes = {name: values.pop(name) for name in names}
             try:
-                traps.check_store()
-                config = make_config(values.pop("preset"), **{k: v for k, v in changes.items() if v is not None})
-                function(config=config, **values)
+                store_errors.check_store()
+                with project_run.tidied():
+                    config = make_config(values.pop("preset"), **{k: v for k, v in changes.items() if v is not None})
+                    if follows:
+                        project_run.follow(follows(config=config, **values))
+                    function(config=config, **values)
             except Exception as error:
-                message = str(error) if isinstance(error, UserError) else traps.explain(error)
+                message = str(error) if isinstance(error, UserError) else store_errors.explain(error)
                 if not message:    # a fault of ours: show where
                     raise
                 raise BadInput(message) from error

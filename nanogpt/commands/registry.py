@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
+from safetensors import SafetensorError
 
 from nanogpt.commands import options
 from nanogpt.config import Config
-from nanogpt.errors import require
+from nanogpt.errors import UserError, require
+from nanogpt.model.checkpoint import Checkpoint
 from nanogpt.model.safetensors_io import save_safetensors
 from nanogpt.study import inputs
 from nanogpt.study import verify as verification
@@ -35,14 +37,23 @@ def registry(config: Config, action: str, model: str, alias: str, output: str) -
         click.echo(f"{verification.promote_version(model, alias, config.device)} is now @{alias}")
     else:
         checkpoint = store.load(model)
-        path = Path(output or f"{checkpoint.domain}-{checkpoint.step:06d}.safetensors")
-        click.echo(str(save_safetensors(checkpoint, path).resolve()))
+        click.echo(str(export(checkpoint, Path(output or f"{checkpoint.domain}-{checkpoint.step:06d}.safetensors"))))
+
+
+def export(checkpoint: Checkpoint, path: Path) -> Path:
+    """Write the checkpoint as safetensors; returns the absolute path. UserError where it cannot be written."""
+    require(not path.is_dir(), "output must be a file that can be written", str(path))
+    try:
+        return save_safetensors(checkpoint, path).resolve()
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"output must be a file that can be written, got {str(path)!r} ({error})") from error
 
 
 def verify(part: str, config: Config) -> None:
-    """Say what is wrong with each version. UserError where something is."""
-    bad = 0
-    for version, faults in verification.verify([v for v in store.catalogue() if part in v.name], config.device):
+    """Say what is wrong with each version. UserError where something is, or where no model's name has this part."""
+    bad, versions = 0, [version for version in store.catalogue() if part in version.name]
+    require(bool(versions) or not part, f"model must be a part of a registered name ({store.known_models()})", part)
+    for version, faults in verification.verify(versions, config.device):
         bad += bool(faults)
         click.echo(f"{version.name} {version.line} · {'; '.join(faults) or 'ok'}")
     require(not bad, "every version must be what the registry says of it", f"{bad} that are not")

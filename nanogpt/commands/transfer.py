@@ -11,7 +11,7 @@ from nanogpt.study import transfer as transfer_phase
 from nanogpt.study.tables import Tables
 
 
-@options.command("data", "transfer", "analysis")
+@options.command("data", "transfer", "analysis", follows=lambda source, **_: source)
 @click.option("--source", required=True, help=inputs.URI_HELP)
 @click.option("--target", required=True, help="a domain, or name=path of a UTF-8 file")
 @click.option("--rate", type=float, default=None, help="learning rate; left out: tuned with Optuna")

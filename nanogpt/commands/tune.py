@@ -12,7 +12,7 @@ from nanogpt.tracking.run import open_run
 from nanogpt.transfer.tuning import best_rate
 
 
-@options.command("data", "transfer", "analysis")
+@options.command("data", "transfer", "analysis", follows=lambda source, **_: source)
 @click.option("--source", required=True, help=inputs.URI_HELP)
 @click.option("--target", required=True, help="a domain, or name=path of a UTF-8 file")
 def tune(config: Config, source: str, target: str) -> None:

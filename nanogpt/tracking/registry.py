@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from nanogpt.model.checkpoint import Checkpoint, load_checkpoint
 from nanogpt.model.safetensors_io import load_safetensors
 from nanogpt.serving import pyfunc as serving
 from nanogpt.serving.bundle import Bundle, write_bundle
+from nanogpt.tracking.download import downloaded
 from nanogpt.tracking.run import scratch_folder
 
 PACKAGES = ("torch", "mlflow")    # pandas and numpy come with MLflow; each one named costs time at every checkpoint
@@ -42,7 +44,7 @@ def log_model(checkpoint: Checkpoint, path: Path, tags: Mapping[str, Any]) -> st
 
 @functools.cache
 def served_code() -> Bundle:
-    """The code that travels with every model, written once in a process."""
+    """Write the code that travels with every model, once in a process."""
     return write_bundle("serving.pyfunc", "_load_pyfunc", Path(scratch_folder()))
 
 
@@ -64,36 +66,45 @@ def register(checkpoint: Checkpoint, model_id: str, run_id: str, tags: Mapping[s
 
 
 def logged_models(run_id: str, experiment_id: str) -> list[tuple[str, Mapping[str, str]]]:
-    """Id and tags of each model that a run has logged wholly."""
-    found = mlflow.search_logged_models([experiment_id], f"source_run_id = '{run_id}'", output_format="list")
-    return [(model.model_id, model.tags) for model in found if model.status == LoggedModelStatus.READY]
+    """List id and tags of each model that a run has logged wholly."""
+    models = mlflow.search_logged_models([experiment_id], f"source_run_id = '{run_id}'", output_format="list")
+    return [(model.model_id, model.tags) for model in models if model.status == LoggedModelStatus.READY]
 
 
 def describe(checkpoint: Checkpoint, tags: Mapping[str, Any]) -> str:
-    """What the version's line in the UI says."""
+    """Write the version's line in the UI."""
     of = f" of {checkpoint.notes['max_steps']}" if "max_steps" in checkpoint.notes else ""
     score = f", {tags['bits_per_byte']} bits per byte on validation" if "bits_per_byte" in tags else ""
     return f"Step {checkpoint.step}{of}{score}"
 
 
 def versions(name: str) -> Sequence[Any]:
-    """All versions of a registered model; none where there is no such model."""
+    """List all versions of a registered model; none where there is no such model."""
     return list(mlflow.MlflowClient().search_model_versions(f"name = '{name}'"))
 
 
 def untrained(domain: str) -> str:
-    """The newest registered version of step 0. UserError where there is none."""
-    found = [int(version.version) for version in versions(model_name(domain)) if version.tags.get("step") == "0"]
-    if not found:
+    """Find the newest registered version of step 0. UserError where there is none."""
+    numbers = [int(version.version) for version in versions(model_name(domain)) if version.tags.get("step") == "0"]
+    if not numbers:
         raise UserError(f"{model_name(domain)} must have a registered version of step 0, got none ({known_models()})")
-    return f"models:/{model_name(domain)}/{max(found)}"
+    return f"models:/{model_name(domain)}/{max(numbers)}"
 
 
 def set_alias(uri: str, alias: str) -> None:
-    """Point an alias at the version `models:/<name>/<version>`; a stage is written on the version as a tag too."""
+    """Point an alias at the version `models:/<name>/<version>`; a stage is written on the version as a tag too.
+
+    UserError where MLflow takes no alias of this name.
+    """
     _, name, number = uri.split("/")
     client = mlflow.MlflowClient()
-    client.set_registered_model_alias(name, alias, number)
+    try:
+        client.set_registered_model_alias(name, alias, number)
+    except MlflowException as error:
+        if error.error_code != "INVALID_PARAMETER_VALUE":
+            raise
+        reason = error.message.splitlines()[0]
+        raise UserError(f"alias must be a name that MLflow takes, got {alias!r} ({reason})") from error
     if alias in STAGE_SHARES:
         client.set_model_version_tag(name, number, "stage", alias)
 
@@ -101,27 +112,28 @@ def set_alias(uri: str, alias: str) -> None:
 def set_best(uri: str) -> None:
     """Point `best` at this version unless the one that has it lies lower in its tag `bits_per_byte`."""
     _, name, number = uri.split("/")
-    found = {str(version.version): float(version.tags["bits_per_byte"]) for version in versions(name)}
+    scores = {str(version.version): float(version.tags["bits_per_byte"]) for version in versions(name)}
     holder = str(mlflow.MlflowClient().get_registered_model(name).aliases.get("best", number))
-    if found[number] <= found.get(holder, found[number]):
+    if scores[number] <= scores.get(holder, scores[number]):
         set_alias(uri, "best")
 
 
 def load(uri: str) -> Checkpoint:
-    """The checkpoint behind `models:/nanogpt-math@late`, `models:/…/3`, `runs:/<id>/checkpoints/final.pt` or a path.
+    """Load a checkpoint: `models:/nanogpt-math@late`, `models:/…/3`, `runs:/<id>/checkpoints/final.pt` or a path.
 
     UserError where there is none.
     """
     if not uri.startswith(("models:/", "runs:/")):
         return load_safetensors(uri) if uri.endswith(".safetensors") else load_checkpoint(uri)
-    try:
-        local = Path(mlflow.artifacts.download_artifacts(uri))
-    except (MlflowException, OSError) as error:
-        raise UserError(f"model must exist in the registry or a run, got {uri!r} ({known_models()})") from error
-    files = [local] if local.is_file() else sorted(local.rglob("*.pt"))
-    if len(files) != 1:
-        raise UserError(f"model must hold one checkpoint, got {len(files)} in {uri!r}")
-    return load_checkpoint(files[0])
+    with contextlib.ExitStack() as stack:
+        try:
+            copy = stack.enter_context(downloaded(uri))
+        except (MlflowException, OSError) as error:
+            raise UserError(f"model must exist in the registry or a run, got {uri!r} ({known_models()})") from error
+        files = [copy] if copy.is_file() else sorted(copy.rglob("*.pt"))
+        if len(files) != 1:
+            raise UserError(f"model must hold one checkpoint, got {len(files)} in {uri!r}")
+        return load_checkpoint(files[0])
 
 
 @dataclass(frozen=True)
@@ -148,34 +160,32 @@ class Version:
 
 
 def catalogue() -> list[Version]:
-    """All registered checkpoints, by name and number."""
+    """List all registered checkpoints, by name and number."""
     models = mlflow.search_registered_models(filter_string="name LIKE 'nanogpt-%'")
-    found = [Version(model.name, int(version.version), version.run_id or "", version.tags,
+    catalogued = [Version(model.name, int(version.version), version.run_id or "", version.tags,
                      tuple(sorted(a for a, number in model.aliases.items() if int(number) == int(version.version))))
              for model in models for version in versions(model.name)]
-    return sorted(found, key=lambda version: (version.name, version.number))
+    return sorted(catalogued, key=lambda version: (version.name, version.number))
 
 
 def version_of(uri: str) -> Version:
-    """The version behind `models:/<name>@<alias>` or `models:/<name>/<number>`. UserError where there is none."""
-    name, mark, which = uri.removeprefix("models:/").replace("/", "@").partition("@")
+    """Find the version behind `models:/<name>@<alias>` or `models:/<name>/<number>`. UserError where there is none."""
     for version in catalogue():
-        if uri.startswith("models:/") and mark and version.name == name and (
-                which == str(version.number) or which in version.aliases):
+        if uri in (version.uri, *(f"models:/{version.name}@{alias}" for alias in version.aliases)):
             return version
     raise UserError(f"model must be a registered version, got {uri!r} ({known_models()})")
 
 
-def tree(found: Sequence[Version]) -> str:
-    """Versions below their model, or below the version that they were adapted from."""
-    uris = {version.uri for version in found}
-    roots = [version for version in found if version.tags.get("parent") not in uris]
+def tree(catalogued: Sequence[Version]) -> str:
+    """Draw versions below their model, or below the version that they were adapted from."""
+    uris = {version.uri for version in catalogued}
+    roots = [version for version in catalogued if version.tags.get("parent") not in uris]
 
     def draw(versions: Sequence[Version], indent: str, *, named: bool) -> Iterator[str]:
         for version in versions:
             last = version is versions[-1]
             yield f"{indent}{'└── ' if last else '├── '}{f'{version.name} ' if named else ''}{version.line}"
-            children = [child for child in found if child.tags.get("parent") == version.uri]
+            children = [child for child in catalogued if child.tags.get("parent") == version.uri]
             yield from draw(children, indent + ("    " if last else "│   "), named=True)
 
     return "\n".join(line for name, group in groupby(roots, key=lambda version: version.name)
@@ -183,11 +193,11 @@ def tree(found: Sequence[Version]) -> str:
 
 
 def known_models() -> str:
-    """What a mistyped name may have meant."""
+    """List what a mistyped name may have meant."""
     try:
-        found = mlflow.MlflowClient().search_registered_models(max_results=20)
+        models = mlflow.MlflowClient().search_registered_models(max_results=20)
     except MlflowException as error:
         return str(error).splitlines()[0]
-    if not found:
+    if not models:
         return "nothing is registered here yet"
-    return "registered: " + ", ".join(f"{m.name} @ {', '.join(sorted(m.aliases)) or 'no alias'}" for m in found)
+    return "registered: " + ", ".join(f"{m.name} @ {', '.join(sorted(m.aliases)) or 'no alias'}" for m in models)

@@ -33,6 +33,7 @@ from nanogpt.model.checkpoint import Checkpoint, save_checkpoint
 from nanogpt.report.plots.common import png
 from nanogpt.text.corpus import Corpus
 from nanogpt.tracking.environment import commit, environment, git
+from nanogpt.tracking.project_run import mark_unused
 from nanogpt.tracking.store_errors import closed_in_any_case
 from nanogpt.training.loop import TrainingState, load_state, save_state
 
@@ -204,6 +205,8 @@ def open_run(name: str, config: Config | None = None, resume: str = "", **tags: 
     failure inside marks it FAILED.
     """
     outermost = mlflow.active_run() is None
+    if resume:
+        mark_unused()
     with closed_in_any_case() as ids, mlflow.start_run(resume or None, run_name=name, nested=not outermost,
                                                        log_system_metrics=outermost) as active:
         run = Run(active.info.run_id, active.info.experiment_id, name)

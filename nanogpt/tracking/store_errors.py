@@ -1,4 +1,4 @@
-"""What goes wrong between a program and its tracking store: for each known trap a line that says what to do."""
+"""What goes wrong between a program and its tracking store: for each known error a line that says what to do."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from nanogpt.errors import UserError
 
 ANOTHER_EXPERIMENT = "choose another one (--experiment-name of mlflow run, or MLFLOW_EXPERIMENT_NAME)"
 FULL_DISK = "the disk is full: free some space, then start again"
-TRAPS = {
+ADVICE = {
     "an mlflow-artifacts URI was supplied":
         "the experiment keeps its files behind a server (`mlflow ui` made it): set MLFLOW_TRACKING_URI to the "
         f"server's address, or {ANOTHER_EXPERIMENT}",
@@ -37,13 +37,18 @@ TRAPS = {
 }  # fmt: skip
 
 
+STORE_ERRORS = (MlflowException, SQLAlchemyError, OSError)
+
+
 def explain(error: BaseException | None) -> str:
-    """What to do about an error or one of its causes, in a line; '' where it is no known trap."""
-    while error is not None:
-        if isinstance(error, MlflowException | SQLAlchemyError | OSError):
-            for sign, advice in TRAPS.items():
-                if sign in str(error):
-                    return advice
+    """Say in a line what to do about an error of the store or one of its causes; '' where it is no known one.
+
+    An error of another kind is a fault of the program, also where it came up while the store failed.
+    """
+    while isinstance(error, STORE_ERRORS):
+        for sign, advice in ADVICE.items():
+            if sign in str(error):
+                return advice
         error = error.__cause__ or error.__context__
     return ""
 
@@ -59,14 +64,14 @@ def check_store() -> None:
 
 @contextlib.contextmanager
 def closed_in_any_case(seconds: float = 60.0) -> Iterator[list[str]]:
-    """Takes the id of a run; where the store failed while the run was closed, it is closed as soon as it can be."""
+    """Take the id of a run; where the store failed while the run was closed, close it as soon as it can be."""
     ids: list[str] = []
     try:
         yield ids
-    except (MlflowException, SQLAlchemyError, OSError):
+    except STORE_ERRORS:
         end = time.monotonic() + seconds
         while ids and time.monotonic() < end:
-            with contextlib.suppress(MlflowException, SQLAlchemyError, OSError):
+            with contextlib.suppress(*STORE_ERRORS):
                 if mlflow.MlflowClient().get_run(ids[0]).info.status == "RUNNING":
                     mlflow.MlflowClient().set_terminated(ids[0], "FAILED")
                 break

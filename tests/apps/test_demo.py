@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,8 +11,10 @@ import pytest
 from flask.testing import FlaskClient
 from support import browse
 
+from nanogpt.apps import demo
 from nanogpt.apps.demo import create_app, create_server, ladders
 from nanogpt.attribution.maps import attribute
+from nanogpt.errors import UserError
 from nanogpt.model.checkpoint import Checkpoint
 from nanogpt.model.generate import generate
 from nanogpt.tracking import registry
@@ -49,11 +52,39 @@ def test_it_reads_with_shares_and_likely_characters(page: FlaskClient, trained: 
 @pytest.mark.parametrize(("question", "asked", "message"), [
     ("write", {"domain": "cooking"}, "domain must be one of shakespeare"),
     ("write", {"domain": "shakespeare", "characters": 10**9}, "characters must be in"),
-    ("write", {"domain": "shakespeare", "temperature": "hot"}, "could not convert"),
+    ("write", {"domain": "shakespeare", "temperature": "hot"}, "temperature must be a number, got 'hot'"),
+    ("write", {"domain": "shakespeare", "step": "late"}, "step must be a number, got 'late'"),
+    ("write", {"domain": "shakespeare", "characters": None}, "characters must be a number, got None"),
+    ("write", {"domain": ["shakespeare"]}, "domain must be one of shakespeare"),
+    ("read", ["shakespeare"], "question must be a JSON object"),
     ("read", {"domain": "shakespeare", "prompt": ""}, "at least one character")])
-def test_what_is_refused(page: FlaskClient, question: str, asked: dict[str, object], message: str) -> None:
+def test_what_is_refused(page: FlaskClient, question: str, asked: object, message: str) -> None:
     answer = page.post(f"/{question}", json=asked)
     assert answer.status_code == 400 and message in answer.get_json()["error"]
+
+
+def test_a_fault_of_the_page_is_not_called_the_users(page: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo, "read", lambda uri, prompt: [].index(prompt))
+    with pytest.raises(ValueError, match="is not in list"):
+        page.application.testing = True
+        page.post("/read", json={"domain": "shakespeare", "prompt": "To be"})
+
+
+@pytest.mark.parametrize("port", [-1, 65536, 10**12])
+def test_a_port_that_cannot_be_had_is_refused(models: str, port: int) -> None:
+    with pytest.raises(UserError, match=r"port must be a free one in \[0, 65535\], got"):
+        create_server(registry.catalogue(), port)
+
+
+def test_a_port_that_is_taken_is_refused(models: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(UserError, match="in use"):
+        create_server(registry.catalogue(), taken.getsockname()[1])
+
+
+def test_a_model_that_others_registered_under_such_a_name_is_left_out() -> None:
+    foreign = Version("nanogpt-b", 1, "run", {}, ())
+    ours = Version("nanogpt-a", 1, "run", {"domain": "a", "step": "3"}, ())
+    assert ladders([foreign, ours]) == {"a": {3: "models:/nanogpt-a/1"}}
 
 
 def test_the_newest_training_counts_and_adapted_models_do_not() -> None:

@@ -15,6 +15,7 @@ from nanogpt.commands.generate import generate
 from nanogpt.commands.study import study as main
 from nanogpt.commands.train import train
 from nanogpt.config import Config
+from nanogpt.model.allocator import keep_freed_memory
 
 
 @options.command("data", "model", "train", "transfer", "analysis")
@@ -37,6 +38,12 @@ def test_hyphens_and_underscores_are_the_same_and_empty_means_preset() -> None:
                run(show, "--n_embd", "64", "--equal_bytes", "no")]
     assert {result.output for result in spelled} == {"quick 64 128 False\n"}
     assert run(show, "--preset", "smoke", "--n-embd", "").output == "smoke 32 32 True\n"
+
+
+def test_a_command_has_freed_memory_kept() -> None:
+    keep_freed_memory.cache_clear()
+    run(show)
+    assert keep_freed_memory.cache_info().currsize == 1
 
 
 BAD = [

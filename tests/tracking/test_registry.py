@@ -13,6 +13,7 @@ from click.testing import CliRunner, Result
 import nanogpt
 from nanogpt.commands.registry import registry as command
 from nanogpt.config import Config
+from nanogpt.errors import UserError
 from nanogpt.model.checkpoint import Checkpoint
 from nanogpt.study import verify as verification
 from nanogpt.text.corpus import Corpus
@@ -53,6 +54,12 @@ def test_an_alias_waits_for_a_reload_that_scores_the_same(models: str, trained: 
     assert set(registry.version_of(uri).aliases) >= {"late", "best", "final"}
 
 
+@pytest.mark.parametrize("alias", ["a b", "latest", "v1", "a" * 500, "ä/b"])
+def test_an_alias_that_mlflow_does_not_take_is_refused(models: str, alias: str) -> None:
+    with pytest.raises(UserError, match="alias must be a name that MLflow takes"):
+        registry.set_alias(registry.version_of(f"models:/{NAME}@late").uri, alias)
+
+
 def version(name: str, number: int, parent: str = "", **tags: str) -> Version:
     return Version(name, number, "run", {"step": str(number), "parent": parent, **tags}, ())
 
@@ -78,6 +85,9 @@ def test_list_and_export_from_the_command_line(models: str, trained: Checkpoint,
     (["--action", "promote", "--model", f"models:/{NAME}/99", "--alias", "x"], "must be a registered version"),
     (["--action", "promote", "--model", f"models:/{NAME}@late", "--alias", "x"], "config.json"),
     (["--action", "export", "--model", "models:/nothing@late"], "model must exist in the registry"),
+    (["--action", "export", "--model", f"models:/{NAME}@late", "--output", "."], "output must be a file"),
+    (["--action", "export", "--model", f"models:/{NAME}@late", "--output", "/proc/x"], "output must be a file"),
+    (["--action", "verify", "--model", "cooking"], "model must be a part of a registered name"),
     (["--action", "verify"], "that are not")])
 def test_what_is_refused_is_one_line(models: str, arguments: list[str], message: str) -> None:
     result = call(*arguments)

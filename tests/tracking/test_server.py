@@ -107,7 +107,8 @@ def user(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
     mlflow.set_tracking_uri(None)
 
 
-def test_a_training_is_kept_by_a_server_and_its_model_comes_back_by_name(user: str, tmp_path: Path) -> None:
+def test_a_training_is_kept_by_a_server_and_its_model_comes_back_by_name(user: str, tmp_path: Path,
+                                                                        monkeypatch: pytest.MonkeyPatch) -> None:
     result = CliRunner().invoke(train, ["--domain", "math", "--preset", "smoke", "--max-steps", "4",
                                         "--checkpoints", "1"], catch_exceptions=False)
     assert result.exit_code == 0, result.output
@@ -115,6 +116,10 @@ def test_a_training_is_kept_by_a_server_and_its_model_comes_back_by_name(user: s
     assert run.info.status == "FINISHED" and run.info.artifact_uri.startswith("mlflow-artifacts:")
     checkpoint = nanogpt.load(f"runs:/{run.info.run_id}/checkpoints/final.pt")
     assert checkpoint.step == 4 and checkpoint.sha256 == nanogpt.load("models:/nanogpt-math@best").sha256
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    for uri in ("models:/nanogpt-math@best", f"runs:/{run.info.run_id}/checkpoints/final.pt"):
+        assert nanogpt.load(uri).sha256 == checkpoint.sha256
+        assert list(tmp_path.iterdir()) == [], "a download is removed once it is read"
     assert "best" in CliRunner().invoke(registry_command).output
     assert list(tmp_path.iterdir()) == []     # nothing is written beside the user
 
