@@ -83,7 +83,7 @@ def measure_faithfulness(model: GPT, checkpoint: Checkpoint, maps: AttributionsB
     Deletions are measured at every eighth target alone, since each costs forward passes.
     """
     reference = maps[REFERENCE_METHOD]
-    deletions, insertions = deletion_curves(model, checkpoint, maps, config)
+    deletions, insertions = mean_deletion_insertion(model, checkpoint, maps, config)
     for (method, attributions), deletion, insertion in zip(maps.items(), deletions, insertions, strict=True):
         gap = float("nan")
         if method == "integrated_gradients":
@@ -92,8 +92,8 @@ def measure_faithfulness(model: GPT, checkpoint: Checkpoint, maps: AttributionsB
                            float(insertion.mean()), tuple(deletion.tolist()), tuple(insertion.tolist()), gap)
 
 
-def deletion_curves(model: GPT, checkpoint: Checkpoint, maps: AttributionsByMethod,
-                    config: AttributionConfig) -> tuple[Tensor, Tensor]:
+def mean_deletion_insertion(model: GPT, checkpoint: Checkpoint, maps: AttributionsByMethod,
+                            config: AttributionConfig) -> tuple[Tensor, Tensor]:
     """Return what targets lose without, and with nothing but, the TOP_SHARES: each (methods, shares), means over every
     eighth target; nan where no prompt is long enough. Equal scores are always ordered by the same draws."""
     losses, generator = [], torch.Generator().manual_seed(0)

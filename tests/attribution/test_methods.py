@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
+from click.testing import CliRunner
 from support.queries import LENGTH, make_query
 
 from nanogpt.attribution.methods import method_function
+from nanogpt.commands.study import study
 from nanogpt.config import ATTRIBUTION_BASELINES, ATTRIBUTION_CATALOGUE, ATTRIBUTION_METHODS, AttributionConfig
 from nanogpt.errors import UserError
 from nanogpt.model.gpt import GPT
@@ -45,6 +48,16 @@ def test_an_unknown_method_is_refused_before_anything_is_computed() -> None:
     for baseline in ATTRIBUTION_BASELINES:      # they are always compared with, and never ask the model
         with pytest.raises(UserError, match="methods must be among"):
             AttributionConfig(methods=baseline)
+
+
+def test_the_command_line_lists_the_methods_and_refuses_another_before_any_training(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    help_text = CliRunner().invoke(study, ["--help"]).output
+    assert all(name in help_text for name in ATTRIBUTION_METHODS)
+    refused = CliRunner().invoke(study, ["--preset", "smoke", "--methods", "attention"])
+    assert refused.exit_code == 2 and "methods must be among gradient_norm" in refused.output
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_catalogue_is_read_without_torch_and_names_each_method_once() -> None:
