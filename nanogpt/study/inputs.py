@@ -122,7 +122,7 @@ def shaped(config: Config, source: Source) -> Config:
 
 def transfer_inputs(config: Config, uri: str, spec: str) -> tuple[Source, Corpus, Corpus | None, Config]:
     """Source model, target corpus, the source's own corpus where it is a known domain, and the fitting config."""
-    (source,) = load_sources(uri)
+    source = load_source(uri)
     config = with_domain(shaped(config, source), spec)
     texts = read_texts(config)
     corpora = corpora_for(source.checkpoint, texts, config)

@@ -7,15 +7,19 @@ import errno
 import os
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import mlflow
 from mlflow.exceptions import MlflowException
+from mlflow.store.db.db_types import DATABASE_ENGINES
 from sqlalchemy.exc import SQLAlchemyError
 
-from nanogpt.errors import UserError
+from nanogpt.errors import UserError, require
 
 ANOTHER_EXPERIMENT = "choose another one (--experiment-name of mlflow run, or MLFLOW_EXPERIMENT_NAME)"
 FULL_DISK = "the disk is full: free some space, then start again"
+ADDRESS = ("MLFLOW_TRACKING_URI must be a database (sqlite:////path/to/mlflow.db, postgresql://…) or the address of an "
+           "MLflow server")
 ADVICE = {
     "an mlflow-artifacts URI was supplied":
         "the experiment keeps its files behind a server (`mlflow ui` made it): set MLFLOW_TRACKING_URI to the "
@@ -33,10 +37,18 @@ ADVICE = {
                                  "MLFLOW_TRACKING_PASSWORD",
     "Permission denied": "the server or the disk does not permit this to you: ask for the permission, or choose "
                          "another experiment or folder",
+    "unsupported URI": ADDRESS,
+    "The filesystem tracking backend": ADDRESS,
+    "Databricks authentication": ADDRESS,
+    "Unity Catalog": ADDRESS,
+    "MLFLOW_EXPERIMENT_ID environment variable": "MLFLOW_EXPERIMENT_ID must be the id of an experiment of this store: "
+                                                 f"correct it, or {ANOTHER_EXPERIMENT}",
+    "exceeds the maximum length": "a name is too long for the store: choose a shorter one",
     "Max retries exceeded": "no server answers at MLFLOW_TRACKING_URI: start it or correct the address",
 }  # fmt: skip
 
 
+SQLITE_HEADER = b"SQLite format 3\0"
 STORE_ERRORS = (MlflowException, SQLAlchemyError, OSError)
 
 
@@ -54,12 +66,49 @@ def explain(error: BaseException | None) -> str:
 
 
 def check_store() -> None:
-    """UserError where `mlflow run` passed on a relative path of a store, which means another file in this folder."""
+    """Look at the store before it is used. UserError where MLFLOW_TRACKING_URI or MLFLOW_RUN_ID cannot be right.
+
+    MLflow itself tries a database that does not answer for three minutes, without a word.
+    """
     uri = mlflow.get_tracking_uri()
-    path = uri.removeprefix("sqlite:///")
-    if "MLFLOW_RUN_ID" in os.environ and path != uri and not os.path.isabs(path):
+    scheme, _, path = uri.partition(":///")
+    if scheme == "sqlite":
+        check_sqlite(uri, path)
+    elif scheme.partition(":")[0].partition("+")[0] in DATABASE_ENGINES:
+        check_database(uri)
+    if run_id := os.environ.get("MLFLOW_RUN_ID"):
+        try:
+            mlflow.get_run(run_id)
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                raise UserError(f"MLFLOW_RUN_ID must be a run of the store {uri}, got {run_id!r}") from error
+            raise
+
+
+def check_sqlite(uri: str, path: str) -> None:
+    """UserError where the file is no database, or where `mlflow run` passed on a relative path.
+
+    `mlflow run` changes the folder: the path means another file there.
+    """
+    if "MLFLOW_RUN_ID" in os.environ and not os.path.isabs(path):
         raise UserError("MLFLOW_TRACKING_URI must be absolute with mlflow run, which changes the folder "
-                         f"(sqlite:////path/to/{os.path.basename(path)}), got {uri!r}")
+                        f"(sqlite:////path/to/{os.path.basename(path)}), got {uri!r}")
+    file = Path(path.partition("?")[0])
+    require(not file.is_dir(), f"{ADDRESS}; a folder is none", uri)
+    if file.is_file():
+        with file.open("rb") as opened:
+            require(opened.read(len(SQLITE_HEADER)) in (b"", SQLITE_HEADER), f"{ADDRESS}; the file is none", uri)
+
+
+def check_database(uri: str) -> None:
+    """Connect once. UserError where the database does not answer or its driver is not installed."""
+    from mlflow.store.db.utils import create_sqlalchemy_engine  # here: half a second that other stores need not spend
+
+    try:
+        create_sqlalchemy_engine(uri).connect().close()
+    except (SQLAlchemyError, ImportError) as error:
+        address, reason = uri.rpartition("@")[2], str(error).splitlines()[0]    # without name and password
+        raise UserError(f"MLFLOW_TRACKING_URI must be a database that answers, got {address!r} ({reason})") from error
 
 
 @contextlib.contextmanager

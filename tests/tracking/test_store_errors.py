@@ -1,4 +1,4 @@
-"""The store's traps: each ends as one line that says what to do, with exit code 2 and no run left RUNNING."""
+"""Known errors of the store: each ends as one line that says what to do, with exit code 2 and no run left RUNNING."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def statuses(path: Path) -> list[str]:
     return [run.info.status for run in client.search_runs([experiment.experiment_id])]
 
 
-def test_a_store_without_a_trap_takes_the_run(store: Path, trained: Checkpoint) -> None:
+def test_a_store_in_order_takes_the_run(store: Path, trained: Checkpoint) -> None:
     assert write(trained).exit_code == 0 and statuses(store) == ["FINISHED"]
 
 
@@ -109,6 +109,32 @@ def test_a_relative_store_in_mlflow_run(store: Path, trained: Checkpoint, monkey
     monkeypatch.setenv("MLFLOW_RUN_ID", "0a1b")
     assert "must be absolute with mlflow run" in refused(write(trained))
     assert not Path("relative.db").exists()
+
+
+@pytest.mark.parametrize(("uri", "message"), [
+    ("sqlite:///folder", "a folder is none, got 'sqlite:///folder'"),
+    ("sqlite:///text.txt", "the file is none, got 'sqlite:///text.txt'"),
+    ("folder", "MLFLOW_TRACKING_URI must be a database"),
+    ("foo://x", "MLFLOW_TRACKING_URI must be a database"),
+    ("postgresql+psycopg://ada:secret@127.0.0.1:1/x", "must be a database that answers, got '127.0.0.1:1/x'"),
+    ("mysql+nothing://127.0.0.1/x", "must be a database that answers")])
+def test_an_address_that_is_no_store(store: Path, trained: Checkpoint, uri: str, message: str) -> None:
+    Path("folder").mkdir()
+    Path("text.txt").write_text("Boil the water.\n")
+    mlflow.set_tracking_uri(uri)
+    line = refused(write(trained))
+    assert message in line and "secret" not in line
+
+
+@pytest.mark.parametrize(("name", "value", "message"), [
+    ("MLFLOW_EXPERIMENT_ID", "77", "MLFLOW_EXPERIMENT_ID must be the id of an experiment of this store"),
+    ("MLFLOW_EXPERIMENT_NAME", "n" * 600, "a name is too long for the store"),
+    ("MLFLOW_RUN_ID", "nothing", "MLFLOW_RUN_ID must be a run of the store")])
+def test_names_that_the_store_does_not_know(store: Path, trained: Checkpoint, monkeypatch: pytest.MonkeyPatch,
+                                            name: str, value: str, message: str) -> None:
+    monkeypatch.delenv("MLFLOW_EXPERIMENT_NAME")
+    monkeypatch.setenv(name, value)
+    assert message in refused(write(trained))
 
 
 def test_a_terminated_program_closes_its_run(store: Path, trained: Checkpoint, tmp_path: Path) -> None:
