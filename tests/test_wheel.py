@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from support import ROOT, elsewhere_environment
 
-LIGHT = ("--preset", "smoke", "--domains", "shakespeare,wikipedia", "--max-steps", "20", "--trials", "1",
+LIGHT = ("--preset", "smoke", "--domains", "shakespeare,readme=readme.txt", "--max-steps", "20", "--trials", "1",
          "--transfer-steps", "1", "--eval-characters", "512", "--generate-characters", "5", "--methods",
          "gradient_norm", "--compared-prompts", "0", "--device", "cpu")
-"""A whole study of little work."""
+"""A whole study of little work: a text out of a package, cut to the length of a short one of the user's."""
 
 
 @pytest.fixture(scope="module")
@@ -63,8 +63,9 @@ def test_installed_elsewhere_it_runs_a_study_from_an_empty_folder(wheel: Path, t
     place = subprocess.run([python, "-c", "import nanogpt; print(nanogpt.__file__)"], cwd=work, env=environment,
                            capture_output=True, text=True, check=True).stdout
     assert Path(place.strip()).is_relative_to(tmp_path / "venv")
+    shutil.copy(ROOT / "README.md", work / "readme.txt")
     summary = nanogpt("study", *LIGHT)
-    assert "Study of shakespeare, wikipedia" in summary and (work / "mlflow.db").is_file()
+    assert "Study of shakespeare, readme" in summary and (work / "mlflow.db").is_file()
     (report,) = work.glob("mlruns/**/report.html")
-    assert all(name in report.read_text("utf-8") for name in ("shakespeare", "wikipedia"))
+    assert all(name in report.read_text("utf-8") for name in ("shakespeare", "readme"))
     assert "nanogpt-shakespeare" in nanogpt("registry")
