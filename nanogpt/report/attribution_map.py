@@ -30,7 +30,7 @@ def interactive_map(attribution: pd.DataFrame) -> dict[str, Any]:
     for (prompt, method, domain, step), rows in places.items():
         if prompt in prompts:
             ends = np.arange(1, len(prompt) + 1).cumsum() - 1
-            rows = rows[:ends[-1] + 1]     # a prompt that was asked twice has its map twice
+            rows = rows[:ends[-1] + 1]     # a prompt that stands twice in the list has its map twice
             percent = np.rint(attribution["probability"].to_numpy()[rows[ends]] * 100).astype(int)
             branch = maps.setdefault(method, {}).setdefault(str(prompts.index(prompt)), {}).setdefault(domain, {})
             branch[str(step)] = {"scores": digits[rows].tobytes().decode(), "percent": percent.tolist(),

@@ -6,37 +6,113 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from nanogpt.config import JOINT
-from nanogpt.report.findings_evaluation import evaluation_findings
-from nanogpt.report.style import listed
-from nanogpt.report.tables import StudyTables
+from nanogpt.config import JOINT, STRONGEST_COUNTS
+from nanogpt.report.tables import STAGE_ORDER, StudyTables, last_steps, own_texts
+from nanogpt.report.wording import listed, spaced
 from nanogpt.transfer.tables import sentences
 
+SIGNIFICANCE = 0.05
 
-def findings(study: StudyTables) -> list[str]:
-    """What the tables say, in sentences."""
-    zero_shot = study.table("zero_shot")
+
+def findings(tables: StudyTables) -> list[str]:
+    """Return what the tables say, in sentences; a table that is missing leaves its sentences out."""
+    zero_shot = tables.table("zero_shot")
     if len(zero_shot):     # the reference trained on all domains is at home on none
         zero_shot = zero_shot[zero_shot["source"] != JOINT]
-    found = _zero_shot_findings(zero_shot) if len(zero_shot) else ()
-    return [*found, *evaluation_findings(zero_shot, study.table), *sentences(study.table("stage_comparisons")),
-            *attribution_findings(study.table("faithfulness"))]
+    return [*_of_training(zero_shot), *_of_best_models(zero_shot), *_of_entropy(zero_shot),
+            *ahead_findings(tables.table("comparisons")), *_of_baselines(zero_shot, tables.table("baselines")),
+            *_of_temperatures(zero_shot), *_of_counting(zero_shot),
+            *_of_distances(zero_shot, tables.table("distances")), *author_findings(tables.table("writing")),
+            *_of_leakage(tables.table("leakage")), *sentences(tables.table("stage_comparisons")),
+            *attribution_findings(tables.table("faithfulness"))]
 
 
-def _zero_shot_findings(zero_shot: pd.DataFrame) -> Iterator[str]:
-    by_model = zero_shot.groupby("source")["step"]
-    first = zero_shot[zero_shot["step"] == by_model.transform("min")]
-    last = zero_shot[zero_shot["step"] == by_model.transform("max")]
-    own, own_first = last[last["source"] == last["target"]], first[first["source"] == first["target"]]
-    if len(own) and len(first) and first["step"].max() < last["step"].min():
-        falls = own.merge(own_first, on="source", suffixes=("", "_first"))
+def ahead_findings(comparisons: pd.DataFrame) -> Iterator[str]:
+    """Yield how far each domain's own model of the latest stage is ahead of the nearest rival of each kind."""
+    if comparisons.empty:
+        return
+    last = max(comparisons["stage"], key=lambda stage: STAGE_ORDER.index(stage) if stage in STAGE_ORDER else -1)
+    rows = comparisons[comparisons["stage"] == last]
+    kinds = rows["rival"].map({STRONGEST_COUNTS: f"a {STRONGEST_COUNTS}", JOINT: "the model of all domains"})
+    clauses = []
+    for kind, rivals in rows.groupby(kinds.fillna("the next model"), sort=False):
+        parts, significant = [], []
+        for _, group in rivals.groupby("target", sort=False):
+            nearest = group.loc[group["ahead_bits_per_byte"].idxmin()]
+            parts.append(f"{nearest['ahead_bits_per_byte']:+.2f} ({nearest['ahead_low']:+.2f} to "
+                         f"{nearest['ahead_high']:+.2f}) on {nearest['target']}"
+                         + (f" against {nearest['rival']}" if rivals["rival"].nunique() > 1 else ""))
+            significant.append(nearest["p_holm"] < SIGNIFICANCE and nearest["ahead_low"] * nearest["ahead_high"] > 0)
+        clauses.append(f"of {kind} by {listed(parts)}, {sum(significant)} of {len(significant)} surely")
+    yield (f"On the same characters, each domain's own {last} model is ahead {'; '.join(clauses)}: bits per byte, 95 % "
+           "intervals from a block bootstrap; sure is a difference that is larger than its interval and holds after "
+           f"Holm's correction over {len(rows)} comparisons.")
+
+
+def author_findings(writing: pd.DataFrame) -> Iterator[str]:
+    """Yield whether the last models write in their own domain or in that of a prompt from another one."""
+    if writing.empty:
+        return
+    last = last_steps(writing[writing["source"] != JOINT], "source")
+    abroad = last[last["prompt_domain"].isin(last["source"].unique()) & (last["prompt_domain"] != last["source"])]
+    if len(abroad):
+        model, prompt = ((abroad["written_domain"] == abroad[column]).mean() for column in ("source", "prompt_domain"))
+        yield (f"After a prompt of another domain, what the last models write reads like the model's own domain in "
+               f"{model:.0%} of {len(abroad)} texts and like the prompt's in {prompt:.0%} (by a classifier of "
+               f"character n-grams with a held-out accuracy of {last['classifier_accuracy'].iloc[0]:.1%}); of all "
+               f"that they write, {last['copied_share'].mean():.1%} is copied from the training text in spans of 20.")
+
+
+def attribution_findings(faithfulness: pd.DataFrame) -> Iterator[str]:
+    """Yield whether the maps of the last checkpoints say more than recency does."""
+    if faithfulness.empty:
+        return
+    means = last_steps(faithfulness, "domain").groupby("method", sort=False)["spearman_leave_one_out"].mean()
+    parts = [f"{means[name]:.2f} by {spaced(name)}" for name in means.index if name != "leave_one_out"]
+    yield (f"What happens when a character is taken away is ranked (Spearman) {listed(parts)}; a map that does not "
+           "rank it better than recency adds nothing to it.")
+
+
+def _of_training(zero_shot: pd.DataFrame) -> Iterator[str]:
+    """Yield how the loss of each model on its own domain fell over training."""
+    if zero_shot.empty:
+        return
+    first, last = _first_steps(zero_shot), last_steps(zero_shot, "source")
+    if first["step"].max() < last["step"].min() and len(own_texts(last)):
+        falls = own_texts(last).merge(own_texts(first), on="source", suffixes=("", "_first"))
         changes = [f"from {row.bits_per_byte_first:.2f} to {row.bits_per_byte:.2f} on {row.source}"
                    for row in falls.itertuples()]
         yield (f"Over {last['step'].max():,} training steps, the bits per byte of each model on its own domain's test "
                f"text went {listed(changes)}.")
-    if zero_shot["source"].nunique() > 1 and len(own):
-        yield from _best_models(last, own)
-    away, away_first = last[last["source"] != last["target"]], first[first["source"] != first["target"]]
+
+
+def _of_best_models(zero_shot: pd.DataFrame) -> Iterator[str]:
+    """Yield which model is best on each domain, and by how much."""
+    if zero_shot.empty or zero_shot["source"].nunique() == 1:
+        return
+    wins, defeats, last = [], [], last_steps(zero_shot, "source")
+    for name, own_loss in own_texts(last)[["target", "bits_per_byte"]].itertuples(index=False):
+        others = last[(last["target"] == name) & (last["source"] != name)].nsmallest(1, "bits_per_byte")
+        for rival, loss in zip(others["source"], others["bits_per_byte"], strict=True):
+            if own_loss < loss:
+                wins.append(f"{name} by {loss - own_loss:.2f}")
+            else:
+                defeats.append(f"on {name} the model of {rival} is ahead by {own_loss - loss:.2f}")
+    count = len(wins) + len(defeats)
+    if count:
+        many = "all" if not defeats else f"{len(wins)} of" if wins else "none of"
+        tail = f"; {listed(defeats)}" if defeats else ""
+        lead = f", ahead of the next model on {listed(wins)}" if wins else ""
+        yield (f"The model trained on a domain is the best on its test text for {many} {count} domains{lead}{tail} "
+               "bits per byte.")
+
+
+def _of_entropy(zero_shot: pd.DataFrame) -> Iterator[str]:
+    """Yield how the entropy of the predictions fell at home and away, and what unseen characters cost away."""
+    if zero_shot.empty:
+        return
+    first, last = _first_steps(zero_shot), last_steps(zero_shot, "source")
+    own, own_first, away, away_first = own_texts(last), own_texts(first), _other_texts(last), _other_texts(first)
     if len(own) and len(away):
         yield (f"The mean entropy of the predictions went from {own_first['entropy_nats'].mean():.2f} to "
                f"{own['entropy_nats'].mean():.2f} nats on the own domain and from "
@@ -45,30 +121,78 @@ def _zero_shot_findings(zero_shot: pd.DataFrame) -> Iterator[str]:
                f"{away['unseen_loss_share'].max():.1%} of the loss.")
 
 
-def _best_models(last: pd.DataFrame, own: pd.DataFrame) -> Iterator[str]:
-    """Which model is best on each domain, and by how much."""
-    wins, losses = [], []
-    for name, mine in zip(own["target"], own["bits_per_byte"], strict=True):
-        others = last[(last["target"] == name) & (last["source"] != name)].nsmallest(1, "bits_per_byte")
-        for rival, value in zip(others["source"], others["bits_per_byte"], strict=True):
-            if mine < value:
-                wins.append(f"{name} by {value - mine:.2f}")
-            else:
-                losses.append(f"on {name} the model of {rival} is ahead by {mine - value:.2f}")
-    count = len(wins) + len(losses)
-    many = "all" if not losses else f"{len(wins)} of" if wins else "none of"
-    tail = f"; {listed(losses)}" if losses else ""
-    lead = f", ahead of the next model on {listed(wins)}" if wins else ""
-    yield (f"The model trained on a domain is the best on its test text for {many} {count} domains{lead}{tail} bits "
-           "per byte.")
-
-
-def attribution_findings(faithfulness: pd.DataFrame) -> Iterator[str]:
-    """Whether the maps of the last checkpoints say more than recency does."""
-    if faithfulness.empty:
+def _of_baselines(zero_shot: pd.DataFrame, baselines: pd.DataFrame) -> Iterator[str]:
+    """Yield which baselines, having read the same training text, have a lower loss than the domain's last model."""
+    if zero_shot.empty or baselines.empty:
         return
-    last = faithfulness[faithfulness["step"] == faithfulness.groupby("domain")["step"].transform("max")]
-    mean = last.groupby("method", sort=False)["spearman_leave_one_out"].mean()
-    told = [f"{mean[name]:.2f} by {name.replace('_', ' ')}" for name in mean.index if name != "leave_one_out"]
-    yield (f"What happens when a character is taken away is ranked (Spearman) {listed(told)}; a map that does not rank "
-           "it better than recency adds nothing to it.")
+    own_losses = dict(own_texts(zero_shot).sort_values("step").groupby("target")["bits_per_byte"].last().items())
+    lower = baselines[baselines["bits_per_byte"] < baselines["target"].map(own_losses)].sort_values("bits_per_byte")
+    better = [f"{len(rows)} on {target} ({rows['baseline'].iloc[0]} the lowest, {rows['bits_per_byte'].iloc[0]:.2f} "
+              f"against {own_losses[target]:.2f} bits per byte)"
+              for target, rows in lower.groupby("target", sort=False)]
+    yield (f"Below the own model's loss are, of the baselines that count or compress the same training text, "
+           f"{listed(better) if better else 'none'}.")
+
+
+def _of_temperatures(zero_shot: pd.DataFrame) -> Iterator[str]:
+    """Yield the temperatures that fit best after the last step, and overconfidence, at home and away."""
+    if "temperature" not in zero_shot or zero_shot.empty:
+        return
+    last = last_steps(zero_shot, "source")
+    own, away = own_texts(last), _other_texts(last)
+    if len(own) and len(away):
+        yield (f"The temperature that fits best at the end is {_span(own['temperature'])} on the own domain and "
+               f"{_span(away['temperature'])} on the others (1: calibrated, above: overconfident); confidence less "
+               f"accuracy is {_span(100 * own['overconfidence'], '+.1f')} points at home and "
+               f"{_span(100 * away['overconfidence'], '+.1f')} away.")
+
+
+def _of_counting(zero_shot: pd.DataFrame) -> Iterator[str]:
+    """Yield when the predictions of the own text were nearest to those of the unigram and of the bigram."""
+    if "bigram_divergence_nats" not in zero_shot:
+        return
+    parts = []
+    for name in ("unigram", "bigram"):
+        means = own_texts(zero_shot).groupby("step")[f"{name}_divergence_nats"].mean().dropna()
+        if len(means) > 2:
+            parts.append(f"to the {name} at step {means.idxmin():,} ({means.min():.2f} nats; at the end "
+                         f"{means.iloc[-1]:.2f})")
+    if parts:
+        yield f"On the own text the predictions come nearest {listed(parts)}: what lies beyond is context."
+
+
+def _of_distances(zero_shot: pd.DataFrame, distances: pd.DataFrame) -> Iterator[str]:
+    """Yield how the distance of two domains ranks with what the model of one pays on the other's text."""
+    if zero_shot.empty or distances.empty:
+        return
+    mirrored = distances.rename(columns={"first": "second", "second": "first"})
+    pairs = last_steps(zero_shot, "source").merge(pd.concat([distances, mirrored]), left_on=["source", "target"],
+                                                  right_on=["first", "second"])
+    if len(pairs) >= 6:
+        parts = [f"{pairs['bits_per_byte'].corr(pairs[column], method='spearman'):.2f} for {name}"
+                 for column, name in (("trigram_divergence_bits", "the Jensen–Shannon divergence of trigrams"),
+                                      ("compression_distance", "the compression distance"))]
+        yield (f"Over {len(pairs)} ordered pairs of domains, the rank correlation of the zero-shot loss with the "
+               f"distance of the texts is {listed(parts)}; so few pairs describe and do not prove.")
+
+
+def _of_leakage(leakage: pd.DataFrame) -> Iterator[str]:
+    """Yield how much the test and training texts that share most have in common."""
+    if len(leakage):
+        worst = leakage.nlargest(1, "shared_share").to_dict("records")[0]
+        yield (f"No test text shares more than {worst['shared_share']:.2%} of its characters with a training text in "
+               f"spans of 50 ({worst['test']} with {worst['training']}: {worst['shared_characters']:,} characters).")
+
+
+def _first_steps(frame: pd.DataFrame) -> pd.DataFrame:
+    return frame[frame["step"] == frame.groupby("source")["step"].transform("min")]
+
+
+def _other_texts(zero_shot: pd.DataFrame) -> pd.DataFrame:
+    return zero_shot[zero_shot["source"] != zero_shot["target"]]
+
+
+def _span(values: pd.Series[float], form: str = ".2f") -> str:
+    """Return the lowest and the highest value, or the one that both are."""
+    low, high = (f"{value:{form}}" for value in (values.min(), values.max()))
+    return low if low == high else f"{low} to {high}"

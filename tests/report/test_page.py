@@ -1,11 +1,10 @@
-"""The page is whole, keeps to itself, escapes what models write, and says what the numbers say."""
+"""The page is whole, keeps to itself, escapes what models write, and shows what there is and nothing else."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import re
-from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -14,26 +13,19 @@ import pytest
 from support import browse
 from support.study_tables import DOMAINS, make_tables
 
-from nanogpt.report import findings
-from nanogpt.report import page as report
-from nanogpt.report.plots import common as figures
+from nanogpt.report.figures import FIGURES, draw
+from nanogpt.report.page import SECTIONS, cell, render
 from nanogpt.report.tables import TABLES, StudyTables
-from nanogpt.transfer.tables import stage_comparisons
 
-
-@cache
-def study() -> StudyTables:
-    return StudyTables("A <study>", {"preset": "quick"}, {"python": "3.11", "seed": 1}, make_tables(),
-                       {"train math": ("0a1b", "/#/experiments/1/runs/0a1b")})
-
-
-@cache
-def page() -> str:
-    return report.render(study())
-
-
-def with_table(name: str, frame: pd.DataFrame) -> StudyTables:
-    return dataclasses.replace(study(), tables={**study().tables, name: frame})
+SECTIONS_OF_TABLES = {
+    "corpora": {"corpora"}, "training": {"training"}, "zero_shot": {"zero-shot", "confidence"},
+    "breakdown": {"zero-shot"}, "baselines": {"zero-shot"}, "distances": {"zero-shot"}, "leakage": {"zero-shot"},
+    "comparisons": {"zero-shot"}, "specialisation": {"zero-shot"}, "reliability": {"confidence"},
+    "transfer_curves": {"transfer"}, "transfers": {"transfer"}, "trials": {"transfer"},
+    "transfer_measures": {"transfer"}, "stage_comparisons": {"transfer"}, "top_characters": {"attribution"},
+    "attribution": {"attribution"}, "attribution_summary": {"attribution"}, "faithfulness": {"attribution"},
+    "deletion_curves": {"attribution"}, "method_agreement": {"attribution"}, "attribution_domains": set(),
+    "attribution_words": set(), "generations": {"generations"}, "writing": {"generations"}}
 
 
 class Page(HTMLParser):
@@ -52,100 +44,117 @@ class Page(HTMLParser):
         self.ids += [value or "" for name, value in attrs if name == "id"]
 
 
-def test_page_is_self_contained_and_small() -> None:
-    found = Page(page())
-    assert all(address.startswith(("#", "data:")) for address in found.addresses)
-    assert not re.search(r"url\(|@import", page())
-    assert len(page().encode()) < 5_000_000
-    assert {address[1:] for address in found.addresses if address.startswith("#")} <= set(found.ids)
-    assert len(found.ids) == len(set(found.ids))
+def shown_sections(text: str) -> set[str]:
+    """The sections of a page that depend on its tables; each stands in the list of contents too."""
+    contents, body = (set(re.findall(pattern, text))
+                      for pattern in (r'<li><a href="#([\w-]+)"', r'<section id="([^"]+)'))
+    assert contents == body >= {"summary", "environment"}
+    return body - {"summary", "environment"}
 
 
-def test_chromium_shows_it_without_a_word_on_its_console(tmp_path: Path) -> None:
-    (tmp_path / "report.html").write_text(report.render(study(), drawn={}), "utf-8")
-    dom, console = browse((tmp_path / "report.html").as_uri(), tmp_path / "profile")
-    assert console == []
-    assert 'href="http://127.0.0.1:5000/#/experiments/1/runs/0a1b"' in dom    # the script ran
+def test_page_is_self_contained_and_small(whole_page: str) -> None:
+    page = Page(whole_page)
+    assert all(address.startswith(("#", "data:")) for address in page.addresses)
+    assert not re.search(r"url\(|@import", whole_page)
+    assert len(whole_page.encode()) < 5_000_000
+    assert {address[1:] for address in page.addresses if address.startswith("#")} <= set(page.ids)
+    assert len(page.ids) == len(set(page.ids))
 
 
-def test_every_row_and_section_leads_to_its_run() -> None:
-    zero_shot = study().table("zero_shot").assign(run_id="0a1b")
-    picture = figures.png(figures.no_data(), dpi=20)
-    text = report.render(with_table("zero_shot", zero_shot), drawn={"zero_shot_matrix": picture})
-    assert text.count('data-path="/#/experiments/1/runs/0a1b"') > (zero_shot["stage"] != "").sum()
+def test_chromium_shows_it_without_a_word_on_its_console(study: StudyTables, tmp_path: Path) -> None:
+    text = render(study, drawn={})
+    for name, page in (("whole", text), ("broken", text.replace("</body>", "<script>undefined.x</script></body>"))):
+        (tmp_path / f"{name}.html").write_text(page, "utf-8")
+        dom, console = browse((tmp_path / f"{name}.html").as_uri(), tmp_path / f"profile of {name}")
+        assert 'href="http://127.0.0.1:5000/#/experiments/1/runs/0a1b"' in dom    # the script ran
+        assert bool(console) == (name == "broken"), console
+
+
+def test_a_figure_stands_in_its_section_with_its_caption_as_alternative_text(study: StudyTables,
+                                                                            whole_page: str) -> None:
+    sections = {section.split('"')[1]: section.replace("&#39;", "'") for section
+                in whole_page.split("<section ")[1:]}
+    for figure in FIGURES:
+        caption = figure.caption_for(study)
+        for name, text in sections.items():
+            pictures = (figure.prompts or 1) * (name == figure.section)
+            assert text.count(f'alt="{caption}"') == text.count(f"<figcaption>{caption}<") == pictures, figure.name
+
+
+def test_every_row_and_section_leads_to_its_run(study: StudyTables) -> None:
+    rows = study.table("zero_shot").assign(run_id="0a1b")
+    text = render(dataclasses.replace(study, tables={**study.tables, "zero_shot": rows}), {})
+    assert text.count('data-path="/#/experiments/1/runs/0a1b"') > (rows["stage"] != "").sum()
     assert "From 1 run<" in text
+    assert "From 1 run<" not in render(dataclasses.replace(study, tables={"zero_shot": rows}, links={}), {})
 
 
-def test_every_section_with_numbers_lists_its_runs() -> None:
-    tables = study().tables | {"method_agreement": pd.DataFrame({"domain": ["math"], "step": 0, "method": ["random"],
-                                                                 "other": ["recency"], "spearman": 0.0})}
-    named = {name: frame.assign(run_id="0a1b") for name, frame in tables.items()}
-    drawn = dict.fromkeys(report.CAPTIONS, figures.png(figures.no_data(), dpi=20))
-    sections = report.render(dataclasses.replace(study(), tables=named), drawn).split("<section ")
-    lists = {section.split('"')[1]: section.count("From 1 run<") for section in sections[1:]}
-    assert {name for name, count in lists.items() if count} >= {
-        "training", "zero-shot", "confidence", "transfer", "attribution", "generations"}
+def test_every_section_with_numbers_lists_its_runs(study: StudyTables, tiny_png: bytes) -> None:
+    named = {name: frame.assign(run_id="0a1b") for name, frame in study.tables.items()}
+    page = render(dataclasses.replace(study, tables=named), {"training_curves": tiny_png})
+    sections = page.split("<section ")
+    listed = {section.split('"')[1] for section in sections[1:] if "From 1 run<" in section}
+    assert listed == {section.name for section in SECTIONS} - {"corpora"}
 
 
-def test_every_table_has_its_section_and_every_domain_its_place() -> None:
-    for section in ("summary", "corpora", "training", "zero-shot", "confidence", "transfer", "attribution",
-                    "generations", "environment"):
-        assert f'<section id="{section}">' in page()
-    assert all(page().count(f">{name}<") >= 2 for name in DOMAINS)
-    assert "{{" not in page() and "0a1b" in page()
+def test_every_domain_and_every_section_has_its_place(whole_page: str) -> None:
+    text = whole_page
+    assert shown_sections(text) == {section.name for section in SECTIONS}
+    assert all(text.count(f">{name}<") >= 2 for name in DOMAINS)
+    assert "{{" not in text and "{%" not in text and "0a1b" in text
 
 
-def test_what_a_model_writes_stays_text() -> None:
-    assert "<script>alert" not in page() and "&lt;script&gt;alert" in page() and "A &lt;study&gt;" in page()
-    assert Page(page()).tags.count("script") == 4
-    data = json.loads(re.search(r'id="written">(.*?)</script>', page(), re.DOTALL)[1])  # type: ignore[index]
+def test_what_a_model_writes_stays_text(study: StudyTables) -> None:
+    text = render(study, {})
+    assert "<script>alert" not in text and "&lt;script&gt;alert" in text and "A &lt;study&gt;" in text
+    assert Page(text).tags.count("script") == 5
+    data = json.loads(re.search(r'id="written">(.*?)</script>', text, re.DOTALL)[1])  # type: ignore[index]
     assert "<script>" in data["items"][0]["text"] and data["steps"] == sorted(data["steps"])
 
 
-@pytest.mark.parametrize("name", [name for name in TABLES if name not in ("attribution", "top_characters")])
-def test_a_missing_table_leaves_its_section_out(name: str) -> None:
-    tables = {key: frame for key, frame in study().tables.items() if key == name}
-    others = dataclasses.replace(study(), tables=tables)
-    text = report.render(others, drawn={})
-    assert "Traceback" not in text and '<section id="training">' not in text
-    assert ('<section id="generations">' in text) == (name == "generations")
-    assert ('<section id="corpora">' in text) == (name == "corpora")
+@pytest.mark.parametrize("name", TABLES)
+def test_a_table_alone_gives_its_sections_and_no_other(study: StudyTables, name: str, no_drawing: None) -> None:
+    alone = dataclasses.replace(study, tables={name: study.tables[name]})
+    assert shown_sections(render(alone)) == SECTIONS_OF_TABLES[name]
+    empty = dataclasses.replace(study, tables={name: study.tables[name].head(0)})
+    assert shown_sections(render(empty)) == set()
 
 
-def test_empty_study_still_gives_a_page() -> None:
-    text = report.render(StudyTables("nothing", {}, {}, {"zero_shot": pd.DataFrame()}))
-    assert 'id="environment"' in text and 'id="zero-shot"' not in text
+@pytest.mark.parametrize("section", [section.name for section in SECTIONS])
+def test_without_its_tables_a_section_is_left_out_and_the_others_stay(study: StudyTables, section: str,
+                                                                        tiny_png: bytes) -> None:
+    names = {name for name, sections in SECTIONS_OF_TABLES.items() if section in sections}
+    left = dataclasses.replace(study, tables={name: frame for name, frame in study.tables.items() if name not in names})
+    drawn = {figure.name: tiny_png for figure in FIGURES if figure.can_draw(left) and not figure.prompts}
+    expected = {name for table in left.tables for name in SECTIONS_OF_TABLES[table]}
+    assert shown_sections(render(left, drawn)) == expected and section not in expected
 
 
-def test_sentences_follow_the_numbers() -> None:
-    said = " ".join(findings.findings(study()))
-    assert "for all 3 domains" in said and "below the adapted early one" in said
-    assert said.count("later one adapts better") == 1
-    zero_shot = study().table("zero_shot")
-    swapped = zero_shot.assign(source=zero_shot["source"].replace({"math": "wikipedia", "wikipedia": "math"}))
-    said = " ".join(findings.findings(with_table("zero_shot", swapped)))
-    assert "for 1 of 3 domains" in said and "on math the model of wikipedia is ahead" in said
-    runs = study().table("transfers")
-    swapped = stage_comparisons(runs.assign(stage=runs["stage"].replace({"early": "late", "late": "early"})))
-    said = " ".join(findings.findings(with_table("stage_comparisons", swapped)))
-    assert "above the adapted early one" in said and said.count("later one adapts worse") == 1
+def test_an_error_in_a_figure_is_not_hidden(study: StudyTables) -> None:
+    broken = study.table("training").drop(columns="loss_nats")
+    with pytest.raises(KeyError, match="loss_nats"):
+        render(dataclasses.replace(study, tables={"training": broken}))
 
 
-def test_margins_are_those_of_the_table() -> None:
-    zero_shot = study().table("zero_shot")
-    last = zero_shot[(zero_shot["step"] == zero_shot["step"].max()) & (zero_shot["target"] == "math")]
-    best, second = last["bits_per_byte"].nsmallest(2)
-    assert f"math by {second - best:.2f}" in " ".join(findings.findings(study()))
+def test_empty_study_still_gives_a_page(empty_study: StudyTables) -> None:
+    assert shown_sections(render(empty_study)) == set() and draw(empty_study) == {}
 
 
-def test_one_domain_alone() -> None:
+def test_one_domain_alone_has_no_transfer(tiny_png: bytes) -> None:
     alone = StudyTables("alone", {}, {}, make_tables(("recipes",)))
-    assert len(findings.findings(alone)) == 1 and 'id="transfer"' not in report.render(alone)
+    assert shown_sections(render(alone, {"training_curves": tiny_png})) == {
+        "corpora", "training", "zero-shot", "confidence", "attribution", "generations"}
+
+
+def test_prompts_are_said_to_come_from_where_they_come_from(study: StudyTables) -> None:
+    assert "Prompts come from the test texts" in render(study, {})
+    asked = dataclasses.replace(study, config={**study.config, "prompts": "lines.txt"})
+    assert "Prompts come from the user&#39;s file" in render(asked, {})
 
 
 @pytest.mark.parametrize(("column", "value", "shown"), [
     ("bytes", 1234567, "1,234,567"), ("bits_per_byte", 2.34567, "2.346"), ("accuracy", 0.5, "50.0%"),
     ("learning_rate", 0.0034567, "0.0035"), ("sha256", "a" * 64, "a" * 12 + "…"), ("x", float("nan"), "–"),
-    ("x", None, "–"), ("name", "math", "math")])
+    ("x", None, "–"), ("x", pd.NA, "–"), ("name", "math", "math")])
 def test_cells(column: str, value: object, shown: str) -> None:
-    assert report.cell(column, value) == shown
+    assert cell(column, value) == shown

@@ -1,127 +1,97 @@
-"""Every picture can be drawn from realistic, sparse and empty rows; colours are steady; text stays text."""
+"""Single figures: what they write, mark and leave out, from realistic and sparse rows."""
 
 from __future__ import annotations
 
-import io
-import subprocess
-import sys
-from functools import cache
+import dataclasses
 
 import numpy as np
-import pandas as pd
 import pytest
-from matplotlib.figure import Figure
-from matplotlib.image import imread
-from support.study_tables import DOMAINS, PROMPTS, STEPS, UNKNOWN, Tables, make_tables, transfer_tables, words
+from support.study_tables import PROMPTS, STEPS, UNKNOWN, words
 
-from nanogpt.report import style
-from nanogpt.report.plots import attribution as figures_attribution
-from nanogpt.report.plots import common as figures
-from nanogpt.report.plots import transfer as figures_transfer
-from nanogpt.transfer.tables import view_means
-
-tables_of = cache(make_tables)    # the same for every test, since none changes them
+from nanogpt.report.figures import FIGURES, draw
+from nanogpt.report.plots import prompts, zero_shot
+from nanogpt.report.plots.panels import legend_columns, png, step_ticks
+from nanogpt.report.tables import StudyTables
+from nanogpt.report.wording import visible
 
 
-def every_figure(tables: Tables) -> dict[str, Figure]:
-    prompt = tables["attribution"]["prompt"].iloc[0] if len(tables["attribution"]) else ""
-    last = int(tables["attribution"]["step"].max()) if len(tables["attribution"]) else 0
-    return {
-        "training_curves": figures.training_curves(tables["training"]),
-        "zero_shot_matrix": figures.zero_shot_matrix(tables["zero_shot"]),
-        "zero_shot_curves": figures.zero_shot_curves(tables["zero_shot"]),
-        "confidence_curves": figures.confidence_curves(tables["zero_shot"]),
-        "transfer_curves": figures.transfer_curves(view_means(tables["transfer_curves"])),
-        "transfer_summary": figures.transfer_summary(view_means(tables["transfers"])),
-        **figures_transfer.grid_figures(tables),
-        "tuning_history": figures.tuning_history(tables["trials"]),
-        "attribution_map": figures_attribution.attribution_map(tables["attribution"], prompt),
-        "attribution_triangle": figures_attribution.attribution_triangle(tables["attribution"], prompt, last),
-        "top_character_map": figures_attribution.top_character_map(tables["top_characters"], prompt)}
-
-
-@pytest.mark.parametrize("domains", [DOMAINS, ("recipes",)])
-def test_every_figure_names_every_domain_it_was_given(domains: tuple[str, ...]) -> None:
-    drawn = every_figure(tables_of(domains))
-    alone = {"transfer_curves", "transfer_summary", "tuning_history", *figures_transfer.grid_figures(tables_of())}
-    alone = alone if len(domains) == 1 else {"stage_differences"}
-    for name, figure in drawn.items():
-        expected = domains if name not in alone else ("no data",) if len(domains) == 1 else ("late − early",)
-        assert all(word in words(figure) for word in expected), name
-        height, width, _ = imread(io.BytesIO(figures.png(figure, dpi=40))).shape
-        assert width >= 160 and height >= 40, name
-
-
-def test_empty_frames_give_a_figure_that_says_so() -> None:
-    for frames in ({name: pd.DataFrame() for name in tables_of()}, {k: v.head(0) for k, v in tables_of().items()}):
-        assert all(words(figure) == "no data" for figure in every_figure(frames).values())
-
-
-def test_unknown_prompt_has_no_data() -> None:
-    assert words(figures_attribution.attribution_map(tables_of()["attribution"], "never asked")) == "no data"
-
-
-def test_colors_are_steady_and_distinct() -> None:
-    assert figures.domain_colors(["a", "b", "a"]) == figures.domain_colors(["a", "b"])
-    assert len(set(figures.domain_colors("abcdef").values())) == 6
-    part = tables_of()["training"].query("domain == 'math'")
-    assert style.domain_looks(part, DOMAINS, "domain")["math"].color == figures.domain_colors(DOMAINS)["math"]
-
-
-def test_matrix_writes_the_numbers_of_every_stage() -> None:
-    zero_shot = tables_of()["zero_shot"]
-    text = words(figures.zero_shot_matrix(zero_shot))
-    staged = zero_shot[zero_shot["stage"] != ""]
-    assert all(f"{value:.2f}" in text for value in staged["bits_per_byte"])
+def test_matrix_writes_the_numbers_of_every_stage(study: StudyTables) -> None:
+    rows = study.table("zero_shot")
+    text = words(zero_shot.zero_shot_matrix(study))
+    assert all(f"{value:.2f}" in text for value in rows.loc[rows["stage"] != "", "bits_per_byte"])
     assert all(f"{stage}, step" in text for stage in ("early", "mid", "late", "final"))
 
 
+def test_the_best_model_of_each_text_alone_is_bold(study: StudyTables) -> None:
+    axes = zero_shot.zero_shot_matrix(study).axes[0]
+    bold = {text.get_position() for text in axes.texts if text.get_fontweight() == "bold"}
+    assert bold == {(0, 0), (1, 1), (2, 2)}
+
+
 @pytest.mark.parametrize("stage", ["best", "step 450"])
-def test_a_stage_that_a_user_named_is_drawn_too(stage: str) -> None:
-    frames = {name: frame.assign(stage=stage) for name, frame in transfer_tables(("math", "wikipedia")).items()}
-    drawn = figures_transfer.grid_figures(frames)
-    del drawn["stage_differences"]
-    for figure in (figures.transfer_curves(view_means(frames["transfer_curves"])),
-                   figures.transfer_summary(view_means(frames["transfers"])),
-                   figures.tuning_history(frames["trials"]), *drawn.values()):
-        figures.png(figure, dpi=40)  # drawing names the ticks
-        assert stage in words(figure)
+def test_a_stage_that_a_user_named_is_drawn_too(study: StudyTables, stage: str) -> None:
+    names = ("transfer_curves", "transfers", "trials", "transfer_measures")
+    named = dataclasses.replace(study, tables={name: study.table(name).assign(stage=stage) for name in names})
+    drawable = [figure for figure in FIGURES if figure.can_draw(named)]
+    assert {figure.name for figure in drawable} == {
+        "transfer_curves", "transfer_summary", "loss_by_shots", "forgetting_against_gain", "trials_by_learning_rate",
+        "trials_in_order", "learning_curves"}
+    for figure in drawable:
+        made = figure.draw(named)
+        png(made, dpi=20)     # drawing names the ticks
+        assert stage in words(made), figure.name
 
 
-def test_prompts_are_shown_letter_by_letter_and_never_read_as_formulas() -> None:
-    figure = figures_attribution.attribution_map(tables_of()["attribution"], PROMPTS["wikipedia"])
-    text = words(figure).splitlines()
-    assert {"␣", "⇥", "$"} <= set(text)
+def test_prompts_are_shown_letter_by_letter_and_never_read_as_formulas(study: StudyTables) -> None:
+    figure = prompts.attribution_map(study, PROMPTS["wikipedia"])
+    assert {"␣", "⇥", "$"} <= set(words(figure).splitlines())
     labels = figure.axes[0].get_xticklabels()
-    assert "".join(label.get_text() for label in labels) == figures.visible(PROMPTS["wikipedia"])
+    assert "".join(label.get_text() for label in labels) == visible(PROMPTS["wikipedia"])
     assert not any(label.get_parse_math() for label in labels)
 
 
-def test_unknown_characters_are_boxed_and_the_others_are_not() -> None:
-    tables, prompt = tables_of(), PROMPTS["wikipedia"]
-    maps = (figures_attribution.attribution_map(tables["attribution"], prompt),
-            figures_attribution.top_character_map(tables["top_characters"], prompt),
-            figures_attribution.attribution_triangle(tables["attribution"], prompt, max(STEPS)))
-    for figure in maps:
-        boxed = [label.get_bbox_patch() is not None for label in figure.axes[0].get_xticklabels()]
-        assert boxed == [character in UNKNOWN for character in prompt] and any(boxed)
-        assert "boxed: unknown to the model" in words(figure)
-    assert "boxed" not in words(figures_attribution.attribution_map(tables["attribution"], PROMPTS["math"]))
+@pytest.mark.parametrize("draw_prompt", [prompts.attribution_map, prompts.top_characters,
+                                         prompts.attribution_triangle])
+def test_unknown_characters_are_boxed_and_the_others_are_not(study: StudyTables, draw_prompt: object) -> None:
+    assert callable(draw_prompt)
+    figure, prompt = draw_prompt(study, PROMPTS["wikipedia"]), PROMPTS["wikipedia"]
+    boxed = [label.get_bbox_patch() is not None for label in figure.axes[0].get_xticklabels()]
+    assert boxed == [character in UNKNOWN for character in prompt] and any(boxed)
+    assert "boxed: unknown to the model" in words(figure)
+    assert "boxed" not in words(draw_prompt(study, PROMPTS["math"]))
 
 
-def test_attribution_map_shows_the_shares_of_the_last_prediction() -> None:
-    rows, prompt = tables_of()["attribution"], PROMPTS["math"]
-    image = np.asarray(figures_attribution.attribution_map(rows, prompt).axes[0].images[0].get_array())
-    assert image.shape == (len(STEPS), len(prompt))
+def test_attribution_map_shows_the_shares_of_the_last_prediction(study: StudyTables) -> None:
+    image = np.asarray(prompts.attribution_map(study, PROMPTS["math"]).axes[0].images[0].get_array())
+    assert image.shape == (len(STEPS), len(PROMPTS["math"]))
     np.testing.assert_allclose(image.sum(axis=1), 1)
+
+
+def test_the_triangle_is_that_of_the_last_step(study: StudyTables) -> None:
+    assert f"step {max(STEPS)}" in words(prompts.attribution_triangle(study, PROMPTS["math"]))
+
+
+def test_candidates_show_every_character_that_follows_at_every_checkpoint(study: StudyTables) -> None:
+    figure = prompts.candidates(study, PROMPTS["wikipedia"])
+    assert len(figure.axes) == len([step for step in STEPS if step])
+    assert all(axes.get_title(loc="left").startswith("wikipedia, step") for axes in figure.axes)
+    labels = [label.get_text() for label in figure.axes[0].get_xticklabels()]
+    assert "".join(labels) == visible(PROMPTS["wikipedia"][1:])
+
+
+def test_an_unknown_prompt_is_not_drawn(study: StudyTables, no_pixels: None) -> None:
+    assert not any(figure.can_draw(study, "never asked") for figure in FIGURES if figure.prompts)
+    no_maps = dataclasses.replace(study, tables={"top_characters": study.table("top_characters")})
+    assert {name.rstrip("_0123456789") for name in draw(no_maps, "attribute")} == {"top_characters"}
 
 
 @pytest.mark.parametrize("steps", [(0,), (0, 1), (0, 16, 31, 62, 125, 250, 500, 750, 1000), range(0, 5001, 50)])
 def test_step_ticks_are_few_and_true(steps: tuple[int, ...]) -> None:
-    ticks = style.step_ticks(steps)
+    ticks = step_ticks(steps)
     assert 0 in ticks and max(steps) in ticks and set(ticks) <= set(steps) and len(ticks) <= 10
 
 
-def test_no_pyplot() -> None:
-    code = "import sys, nanogpt.report.plots.common; sys.exit('matplotlib.pyplot' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+def test_a_wider_figure_has_no_fewer_columns_in_its_legend() -> None:
+    names = ["gradient times input", "loo", "recency", *(f"method {i}" for i in range(9))]
+    columns = [legend_columns(names, inches) for inches in range(1, 30)]
+    assert columns == sorted(columns) and columns[0] == 1 and columns[-1] == 8

@@ -147,6 +147,7 @@ def transfer_tables(domains: tuple[str, ...], shots: tuple[int, ...] = (16,)) ->
                                  "trials": 4} for run in views(rate)]
         tried = [0.0005, 0.02, 0.25 * rate, rate]
         trials += [cell | {"number": i, "learning_rate": r, "state": "pruned" if i == 1 else "complete",
+                          "last_bits_per_byte": after + 0.1 * np.log(r / rate) ** 2,
                           "validation_bits_per_byte": None if i == 1 else after + 0.1 * np.log(r / rate) ** 2}
                    for i, r in enumerate(tried)]
     runs = run_measures(pd.DataFrame(transfers), pd.DataFrame(curves))

@@ -1,137 +1,188 @@
-"""Pictures of transfers: learning curves, loss over shots, forgetting against gain, stages compared, the search."""
+"""Figures of transfers: learning curves, losses over shots and stages, forgetting against gain, the search."""
 
 from __future__ import annotations
-
-from collections.abc import Mapping, Sequence
 
 import pandas as pd
 from matplotlib import ticker
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from nanogpt.report import style
-from nanogpt.report.plots.common import INK, Panels, _legend, _line, _name, _or_no_data, _panels, _plain_ticks
-from nanogpt.report.style import Look
-from nanogpt.transfer import tables as transfer_tables
+from nanogpt.report.plots.panels import (
+    add_legend,
+    draw_line,
+    learning_rate_ticks,
+    name_axes,
+    pair_panels,
+    panels,
+    plain_ticks,
+)
+from nanogpt.report.style import INK, LineStyle, domain_styles, stage_style
+from nanogpt.report.tables import StudyTables, by_source, by_stage, most_shots
+from nanogpt.transfer.tables import COMPARED, curve_means, view_means, with_front
 
-VIEWS = {"tuned": Look(INK), "fixed": Look(INK, "o", ":", "none")}
+VIEWS = {"tuned": LineStyle(INK), "fixed": LineStyle(INK, "o", ":", "none")}
 """A tuned rate is drawn full, a fixed one dotted and hollow."""
+ZERO = "#999999"
 
 
-def grid_figures(tables: Mapping[str, pd.DataFrame]) -> dict[str, Figure]:
-    """Name to picture, for the tables of a grid of transfers."""
-    measures = tables["transfer_measures"]
-    return {"learning_curves": learning_curves(transfer_tables.curve_means(tables["transfer_curves"])),
-            "loss_by_shots": loss_by_shots(measures),
-            "stage_differences": stage_differences(tables["stage_comparisons"], transfer_tables.COMPARED),
-            "forgetting_against_gain": forgetting_against_gain(transfer_tables.with_front(measures)),
-            "optuna_history": optuna_history(tables["trials"])}
-
-
-@_or_no_data
-def learning_curves(means: pd.DataFrame) -> Figure:
-    """Validation bits per byte along each adaptation: mean over seeds, shaded from the lowest to the highest."""
-    means = style.most_shots(means)
-    figure, panels, groups = _pair_panels(means)
-    for axes, (pair, rows) in zip(panels, groups.items(), strict=True):
-        for (stage, view), line in rows.sort_values("step").groupby(["stage", "view"], sort=False):
-            look = _look(str(stage), str(view))
-            _line(axes, line, "step", "validation_bits_per_byte", look)
-            axes.fill_between(line["step"], line["low"], line["high"], color=look.color, alpha=0.15, linewidth=0)
-        axes.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
-        _name(axes, pair, "adaptation step", "bits per byte")
+def transfer_curves(tables: StudyTables) -> Figure:
+    """Draw validation bits per byte along each few-shot adaptation at the tuned rate; a line for each stage."""
+    means = most_shots(view_means(tables.table("transfer_curves"))).sort_values("step")
+    figure, every = pair_panels(means, sharey="row")
+    for axes, pair, rows in every:
+        for stage, part in by_stage(rows).items():
+            for _, line in part.groupby("learning_rate"):
+                draw_line(axes, line, "step", "validation_bits_per_byte", stage_style(stage))
+        name_axes(axes, pair, "adaptation step", "bits per byte")
     _stage_legend(figure, means)
     return figure
 
 
-@_or_no_data
-def loss_by_shots(measures: pd.DataFrame) -> Figure:
-    """Test bits per byte over the shots for each stage and from scratch, with 95 % intervals over the seeds.
+def transfer_summary(tables: StudyTables) -> Figure:
+    """Draw by stage the tuned rate, and test bits per byte before (hollow) and after, on the target and the source."""
+    transfers = most_shots(view_means(tables.table("transfers")))
+    styles, groups = (domain_styles(tables.domain_order, transfers, "target"),
+                      by_source(transfers, tables.domain_order))
+    stages = list(by_stage(transfers))
+    figure, every = panels(len(groups), 3, (3.2, 2.5), sharey="col")
+    for i, (source, rows) in enumerate(groups.items()):
+        rate, there, home = every[3 * i:3 * i + 3]
+        for target, line in rows.groupby("target", sort=False):
+            style, line = styles[str(target)], line.drop_duplicates("stage").set_index("stage").reindex(stages)
+            _draw_by_stage(rate, line["learning_rate"], style)
+            for axes, before, after in ((there, "zero_shot_bits_per_byte", "test_bits_per_byte"),
+                                        (home, "source_bits_per_byte_before", "source_bits_per_byte_after")):
+                known = line if axes is there else line.drop("scratch", errors="ignore")
+                _draw_by_stage(axes, known[before], style._replace(dashes=":", fill="none"))
+                _draw_by_stage(axes, known[after], style)
+        rate.set_yscale("log")
+        learning_rate_ticks(rate.yaxis)
+        name_axes(rate, f"from {source}: tuned rate", "", "learning rate")
+        name_axes(there, f"from {source}: the target's text", "", "bits per byte")
+        name_axes(home, f"from {source}: its own text", "", "bits per byte")
+    add_legend(figure, styles | {"before": LineStyle(INK, "o", ":", "none"), "after": LineStyle(INK)}, "to")
+    return figure
+
+
+def learning_curves(tables: StudyTables) -> Figure:
+    """Draw validation bits per byte along each adaptation: mean over seeds, shaded from the lowest to the highest."""
+    means = most_shots(curve_means(tables.table("transfer_curves")))
+    figure, every = pair_panels(means)
+    for axes, pair, rows in every:
+        for (stage, view), line in rows.sort_values("step").groupby(["stage", "view"], sort=False):
+            style = _view_style(str(stage), str(view))
+            draw_line(axes, line, "step", "validation_bits_per_byte", style)
+            axes.fill_between(line["step"], line["low"], line["high"], color=style.color, alpha=0.15, linewidth=0)
+        axes.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
+        name_axes(axes, pair, "adaptation step", "bits per byte")
+    _view_legend(figure, means)
+    return figure
+
+
+def loss_by_shots(tables: StudyTables) -> Figure:
+    """Draw test bits per byte over the shots for each stage and from scratch, with 95 % intervals over the seeds.
 
     From scratch knows no source, so its line stands in every panel of its target.
     """
+    measures = tables.table("transfer_measures")
     scratch, staged = measures[measures["stage"] == "scratch"], measures[measures["stage"] != "scratch"]
-    figure, panels, groups = _pair_panels(staged if len(staged) else scratch)
-    for axes, (pair, rows) in zip(panels, groups.items(), strict=True):
+    figure, every = pair_panels(staged if len(staged) else scratch)
+    for axes, pair, rows in every:
         shown = pd.concat((rows, scratch[scratch["target"] == rows["target"].iloc[0]])) if len(staged) else rows
         for (stage, view), line in shown.sort_values("shots").groupby(["stage", "view"], sort=False):
-            look = _look(str(stage), str(view))
-            _line(axes, line, "shots", "test_bits_per_byte", look)
+            style = _view_style(str(stage), str(view))
+            draw_line(axes, line, "shots", "test_bits_per_byte", style)
             axes.vlines(line["shots"], line["test_bits_per_byte_low"], line["test_bits_per_byte_high"],
-                        color=look.color, linewidth=1)
+                        color=style.color, linewidth=1)
         axes.set_xscale("log", base=2)
-        _plain_ticks(axes.xaxis, ticker.FixedLocator(sorted(shown["shots"].unique())))
-        _name(axes, pair, "windows of the target", "bits per byte")
-    _stage_legend(figure, measures)
+        plain_ticks(axes.xaxis, ticker.FixedLocator(sorted(shown["shots"].unique())))
+        name_axes(axes, pair, "windows of the target", "bits per byte")
+    _view_legend(figure, measures)
     return figure
 
 
-@_or_no_data
-def forgetting_against_gain(front: pd.DataFrame) -> Figure:
-    """What is lost on the source's test text over what is gained on the target's; the line joins the Pareto front."""
-    figure, panels, groups = _pair_panels(front)
-    for axes, (pair, rows) in zip(panels, groups.items(), strict=True):
-        _line(axes, rows[rows["on_front"]], "gain_bits_per_byte", "forgetting_bits_per_byte", Look("#999999", "", "-"))
+def forgetting_against_gain(tables: StudyTables) -> Figure:
+    """Draw what is lost on the source's text over what is gained on the target's; the line joins the Pareto front."""
+    front = with_front(tables.table("transfer_measures"))
+    figure, every = pair_panels(front)
+    for axes, pair, rows in every:
+        draw_line(axes, rows[rows["on_front"]], "gain_bits_per_byte", "forgetting_bits_per_byte", LineStyle(ZERO, ""))
         for (stage, view), points in rows.groupby(["stage", "view"], sort=False):
-            look = _look(str(stage), str(view))._replace(dashes="")
-            _line(axes, points, "gain_bits_per_byte", "forgetting_bits_per_byte", look, markersize=6)
-        _name(axes, pair, "gained on the target, bits per byte", "lost on the source")
-    _stage_legend(figure, front)
+            style = _view_style(str(stage), str(view))._replace(dashes="")
+            draw_line(axes, points, "gain_bits_per_byte", "forgetting_bits_per_byte", style, markersize=6)
+        name_axes(axes, pair, "gained on the target, bits per byte", "lost on the source")
+    _view_legend(figure, front)
     return figure
 
 
-@_or_no_data
-def stage_differences(comparisons: pd.DataFrame, labels: dict[str, str]) -> Figure:
-    """Later minus earlier stage with 95 % intervals, both views of the rate side by side; a panel for each measure."""
-    measures = [name for name in labels if name in set(comparisons["measure"])]
-    figure, panels = _panels(-(-len(measures) // 2), min(2, len(measures)), (4.2, 1.9), count=len(measures))
-    for axes, measure in zip(panels, measures, strict=True):
+def stage_differences(tables: StudyTables) -> Figure:
+    """Draw later minus earlier stage with 95 % intervals, both views side by side; a panel for each measure."""
+    comparisons = tables.table("stage_comparisons")
+    measures = [name for name in COMPARED if name in set(comparisons["measure"])]
+    figure, every = panels(-(-len(measures) // 2), min(2, len(measures)), (4.2, 1.9), count=len(measures))
+    for axes, measure in zip(every, measures, strict=True):
         rows = comparisons[comparisons["measure"] == measure]
         names = list(dict.fromkeys(f"{row.later} − {row.earlier}" for row in rows.itertuples()))
         for view, part in rows.groupby("view", sort=False):
-            look, up = VIEWS[str(view)], 0.12 if view == "tuned" else -0.12
+            style, up = VIEWS[str(view)], 0.12 if view == "tuned" else -0.12
             heights = [names.index(f"{row.later} − {row.earlier}") + up for row in part.itertuples()]
-            axes.hlines(heights, part["low"], part["high"], color=look.color, linestyle=look.dashes, linewidth=1.5)
-            axes.plot(part["difference"], heights, "o", color=look.color, fillstyle=look.fill)
-        axes.axvline(0, color="#999999", linewidth=1)
+            axes.hlines(heights, part["low"], part["high"], color=style.color, linestyle=style.dashes, linewidth=1.5)
+            axes.plot(part["difference"], heights, "o", color=style.color, fillstyle=style.fill)
+        axes.axvline(0, color=ZERO, linewidth=1)
         axes.set_yticks(range(len(names)), names)
         axes.set_ylim(-0.6, len(names) - 0.4)
-        _name(axes, labels[measure], "steps" if measure.startswith("steps") else "bits per byte", "")
-    _legend(figure, {f"{view} rate": VIEWS[str(view)] for view in comparisons["view"].unique()})
+        name_axes(axes, COMPARED[measure], "steps" if measure.startswith("steps") else "bits per byte", "")
+    add_legend(figure, {f"{view} rate": VIEWS[str(view)] for view in comparisons["view"].unique()})
     return figure
 
 
-@_or_no_data
-def optuna_history(trials: pd.DataFrame) -> Figure:
-    """The loss of each trial in the order of the search (points) and the lowest so far (line)."""
-    trials = style.most_shots(trials).sort_values("number")
-    figure, panels, groups = _pair_panels(trials)
-    for axes, (pair, rows) in zip(panels, groups.items(), strict=True):
-        for stage, part in style.stages_of(rows).items():
-            look = style.stage_look(stage)
-            _line(axes, part, "number", "validation_bits_per_byte", look._replace(dashes=""))
-            lowest = part.assign(lowest=part["validation_bits_per_byte"].astype(float).cummin().ffill())
-            axes.step(lowest["number"], lowest["lowest"], where="post", color=look.color, linestyle=look.dashes)
+def trials_by_learning_rate(tables: StudyTables) -> Figure:
+    """Draw validation bits per byte of each trial over its learning rate, a star at the best of each stage."""
+    trials = most_shots(tables.table("trials")).sort_values("learning_rate")
+    figure, every = pair_panels(trials, sharey="row")
+    for axes, pair, rows in every:
+        for stage, part in by_stage(rows).items():
+            style, best = stage_style(stage), part.nsmallest(1, "validation_bits_per_byte")
+            draw_line(axes, part, "learning_rate", "validation_bits_per_byte", style)
+            draw_line(axes, best, "learning_rate", "validation_bits_per_byte", style._replace(marker="*"), 13)
+        axes.set_xscale("log")
+        learning_rate_ticks(axes.xaxis)
+        name_axes(axes, pair, "learning rate tried", "bits per byte")
+    _stage_legend(figure, trials)
+    return figure
+
+
+def trials_in_order(tables: StudyTables) -> Figure:
+    """Draw the loss of each trial in the order of the search (points) and the lowest so far (line)."""
+    trials = most_shots(tables.table("trials")).sort_values("number")
+    figure, every = pair_panels(trials)
+    for axes, pair, rows in every:
+        for stage, part in by_stage(rows).items():
+            style = stage_style(stage)
+            draw_line(axes, part, "number", "validation_bits_per_byte", style._replace(dashes=""))
+            lowest = part["validation_bits_per_byte"].astype(float).cummin().ffill()
+            axes.step(part["number"], lowest, where="post", color=style.color, linestyle=style.dashes)
         axes.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
-        _name(axes, pair, "trial", "bits per byte")
-    _legend(figure, {stage: style.stage_look(stage) for stage in style.stages_of(trials)}, "from")
+        name_axes(axes, pair, "trial", "bits per byte")
+    _stage_legend(figure, trials)
     return figure
 
 
-def _look(stage: str, view: str) -> Look:
-    """The stage's colour and marker, in the manner of the view."""
-    return style.stage_look(stage)._replace(dashes=VIEWS[view].dashes, fill=VIEWS[view].fill)
+def _draw_by_stage(axes: Axes, values: pd.Series[float], style: LineStyle) -> None:
+    """Draw a line over the stages; from scratch is no stage of the same training and stands apart."""
+    for part in (values.drop("scratch", errors="ignore"), values[values.index == "scratch"]):
+        draw_line(axes, part.rename("value").rename_axis("stage").reset_index(), "stage", "value", style)
 
 
-def _pair_panels(frame: pd.DataFrame) -> tuple[Figure, list[Axes], dict[str, pd.DataFrame]]:
-    """A panel for each source → target, those of a target side by side."""
-    groups = style.pairs_of(frame)
-    columns = min(3, frame.groupby("target")["source"].nunique().max())
-    panels: Panels = _panels(-(-len(groups) // columns), columns, (3.4, 2.5), count=len(groups))
-    return *panels, groups
+def _view_style(stage: str, view: str) -> LineStyle:
+    """Return the stage's colour and marker, in the manner of the view."""
+    return stage_style(stage)._replace(dashes=VIEWS[view].dashes, fill=VIEWS[view].fill)
 
 
 def _stage_legend(figure: Figure, frame: pd.DataFrame) -> None:
-    stages: Sequence[str] = list(style.stages_of(frame))
-    _legend(figure, {stage: style.stage_look(stage)._replace(dashes="-") for stage in stages}
-            | {f"{view} rate": VIEWS[view] for view in VIEWS if view in set(frame["view"])}, "from")
+    add_legend(figure, {stage: stage_style(stage) for stage in by_stage(frame)}, "from")
+
+
+def _view_legend(figure: Figure, frame: pd.DataFrame) -> None:
+    stages = {stage: stage_style(stage)._replace(dashes="-") for stage in by_stage(frame)}
+    add_legend(figure, stages | {f"{view} rate": VIEWS[view] for view in VIEWS if view in set(frame["view"])}, "from")

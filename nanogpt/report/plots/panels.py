@@ -1,0 +1,153 @@
+"""What the figures share: panels, lines, ticks, legends, heat maps, and a figure as bytes; without pyplot's state."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib import ticker
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from PIL import Image
+
+from nanogpt.report.style import LineStyle
+from nanogpt.report.tables import by_pair
+
+SMALL = 8          # points
+DARK = 0.55        # where on a colour map white letters read better
+Panels = tuple[Figure, list[Axes]]
+
+
+def png(figure: Figure, dpi: int = 144) -> bytes:
+    """Return the figure as PNG, drawn once (`savefig` draws twice). Characters that the font lacks become boxes."""
+    figure.set_dpi(dpi)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        pixels, (width, height) = FigureCanvasAgg(figure).print_to_buffer()
+    Image.frombuffer("RGBA", (width, height), pixels).convert("RGB").save(stream := io.BytesIO(), "png", dpi=(dpi, dpi))
+    return stream.getvalue()
+
+
+def panels(rows: int, columns: int, size: tuple[float, float], count: int = 0, sharey: Any = False) -> Panels:
+    """Return a figure and `count` panels (0: all) of `size` inches in a grid, with what all figures share."""
+    figure = Figure(figsize=(max(4.5, columns * size[0]), rows * size[1] + 0.4), layout="constrained")
+    every = list(figure.subplots(rows, columns, squeeze=False, sharey=sharey).flat)
+    for axes in every[count or len(every):]:
+        axes.remove()
+    for axes in every:
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(alpha=0.25, linewidth=0.6)
+        axes.tick_params(labelsize=SMALL, labelleft=True)
+    return figure, every[:count or None]
+
+
+def pair_panels(frame: pd.DataFrame, sharey: Any = False) -> tuple[Figure, list[tuple[Axes, str, pd.DataFrame]]]:
+    """Return a figure with a panel for each source → target, those of a target side by side, and the rows of each."""
+    groups = by_pair(frame)
+    columns = min(3, frame.groupby("target")["source"].nunique().max())
+    figure, every = panels(-(-len(groups) // columns), columns, (3.4, 2.5), count=len(groups), sharey=sharey)
+    return figure, [(axes, pair, rows) for axes, (pair, rows) in zip(every, groups.items(), strict=True)]
+
+
+def draw_line(axes: Axes, rows: pd.DataFrame, x: str, y: str, style: LineStyle, markersize: float = 4.5) -> None:
+    rows = rows.dropna(subset=y)
+    axes.plot(rows[x], rows[y].astype(float), color=style.color, marker=style.marker, linestyle=style.dashes,
+              fillstyle=style.fill, linewidth=1.5, markersize=markersize)
+
+
+def name_axes(axes: Axes, title: str, x: str, y: str) -> None:
+    axes.set_title(title, fontsize=10, loc="left", parse_math=False)
+    axes.set_xlabel(x, fontsize=9)
+    axes.set_ylabel(y, fontsize=9)
+
+
+def add_legend(figure: Figure, styles: Mapping[str, LineStyle], title: str = "") -> None:
+    entries = {title: LineStyle("none", "", "")} | dict(styles) if title else styles
+    lines = [Line2D([], [], color=style.color, marker=style.marker, ls=style.dashes,
+                    fillstyle=style.fill)  # type: ignore[arg-type]
+             for style in entries.values()]
+    figure.legend(lines, list(entries), loc="outside lower center", frameon=False,
+                  ncols=legend_columns(list(entries), figure.get_figwidth()), fontsize=9)
+
+
+def legend_columns(names: Sequence[str], inches: float) -> int:
+    """Return in how many columns, 8 at most, a legend's entries fit beside one another, as the legend deals them out.
+
+    The widths are those of letters of 9 points and of matplotlib's handles and spaces.
+    """
+    widths = [0.6 + 0.076 * len(name) for name in names]
+    for columns in range(min(8, len(names)), 1, -1):
+        if sum(max(column) for column in np.array_split(widths, columns)) <= inches:
+            return columns
+    return 1
+
+
+def step_axis(axes: Axes, steps: Iterable[int]) -> None:
+    """Make the axis logarithmic from the first step on, with room for step 0; a tick for each doubling at most."""
+    first = min((step for step in steps if step > 0), default=1)
+    axes.set_xscale("symlog", linthresh=max(1, first), linscale=0.4)
+    plain_ticks(axes.xaxis, ticker.FixedLocator(step_ticks(steps)))
+
+
+def step_ticks(steps: Iterable[int], most: int = 8) -> list[int]:
+    """Return at most `most` of `steps` and 0, from the last one back, each at least 1.8 times the one before."""
+    known, ticks = sorted(set(steps), reverse=True), list[int]()
+    for step in known:
+        if not ticks or 0 < step <= ticks[-1] / 1.8:
+            ticks.append(step)
+    return [0] * (0 in known) + ticks[::-(-len(ticks) // most)]
+
+
+def learning_rate_ticks(axis: Axis) -> None:
+    plain_ticks(axis, ticker.LogLocator(subs=(1, 2, 5)))
+
+
+def plain_ticks(axis: Axis, locator: ticker.Locator) -> None:
+    """Set ticks where `locator` says, with their numbers written out, and none between them."""
+    axis.set_major_locator(locator)
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_locator(ticker.NullLocator())
+
+
+def name_rows(axes: Axes, names: Sequence[str]) -> None:
+    """Write a name at each height 0, 1, …, the first at the top."""
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+
+
+def draw_heat(axes: Axes, table: pd.DataFrame, norm: Normalize, color_map: str) -> None:
+    axes.imshow(table.to_numpy(float), norm=norm, cmap=color_map, aspect="auto", interpolation="nearest")
+    axes.grid(False)
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0)
+
+
+def name_cells(axes: Axes, columns: Sequence[str], rows: Sequence[str]) -> None:
+    axes.set_xticks(range(len(columns)), columns, rotation=35, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(len(rows)), rows)
+
+
+def write_cells(axes: Axes, table: pd.DataFrame, norm: Normalize, bold: np.ndarray[Any, np.dtype[np.bool_]]) -> None:
+    """Write each number of a heat map that is not missing to 0.01."""
+    for (i, j), value in np.ndenumerate(table.to_numpy(float)):
+        if not np.isnan(value):
+            write_cell(axes, (j, i), f"{value:.2f}", norm(value), bold=bool(bold[i, j]))
+
+
+def write_cell(axes: Axes, at: tuple[float, float], text: str, level: float, *, bold: bool) -> None:
+    axes.text(*at, text, ha="center", va="center", fontsize=SMALL, fontweight="bold" if bold else "normal",
+              color="white" if level > DARK else "black", parse_math=False, in_layout=False)
+
+
+def add_color_bar(figure: Figure, every: list[Axes], norm: Normalize, color_map: str, label: str) -> None:
+    bar = figure.colorbar(ScalarMappable(norm, color_map), ax=every, shrink=0.9, pad=0.02, aspect=30, label=label)
+    bar.ax.tick_params(labelsize=SMALL)

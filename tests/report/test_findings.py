@@ -1,0 +1,86 @@
+"""Sentences follow the numbers of a made-up study, and go with their tables."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pandas as pd
+import pytest
+from support.study_tables import DOMAINS, STEPS, make_tables
+
+from nanogpt.config import JOINT, STRONGEST_COUNTS
+from nanogpt.report.findings import findings
+from nanogpt.report.tables import StudyTables
+from nanogpt.transfer.tables import stage_comparisons
+
+
+def text_of(study: StudyTables, **changes: pd.DataFrame) -> str:
+    return " ".join(findings(dataclasses.replace(study, tables={**study.tables, **changes})))
+
+
+def test_losses_and_stages_are_told_as_they_are(study: StudyTables) -> None:
+    text = text_of(study)
+    assert "for all 3 domains" in text and "below the adapted early one" in text
+    assert text.count("later one adapts better") == 1
+    zero_shot = study.table("zero_shot")
+    swapped = zero_shot.assign(source=zero_shot["source"].replace({"math": "wikipedia", "wikipedia": "math"}))
+    text = text_of(study, zero_shot=swapped)
+    assert "for 1 of 3 domains" in text and "on math the model of wikipedia is ahead" in text
+    runs = study.table("transfers")
+    swapped = stage_comparisons(runs.assign(stage=runs["stage"].replace({"early": "late", "late": "early"})))
+    text = text_of(study, stage_comparisons=swapped)
+    assert "above the adapted early one" in text and text.count("later one adapts worse") == 1
+
+
+def test_margins_are_those_of_the_table(study: StudyTables) -> None:
+    zero_shot = study.table("zero_shot")
+    last = zero_shot[(zero_shot["step"] == zero_shot["step"].max()) & (zero_shot["target"] == "math")]
+    best, second = last["bits_per_byte"].nsmallest(2)
+    assert f"math by {second - best:.2f}" in text_of(study)
+
+
+def test_one_domain_alone_has_no_rival() -> None:
+    alone = StudyTables("alone", {}, {}, make_tables(("recipes",)))
+    (sentence,) = findings(alone)
+    assert "training steps" in sentence and "recipes" in sentence
+
+
+def test_the_evaluation_is_told_as_it_is(study: StudyTables) -> None:
+    text = text_of(study)
+    assert "ahead of the next model by +1.00 (+0.80 to +1.20)" in text and "3 of 3 surely" in text
+    assert "of a 5-gram by +0.10 (-0.10 to +0.30)" in text and "0 of 3 surely" in text
+    assert "1.00 on the own domain and 1.50 on the others" in text
+    assert "to the unigram at step 50 (0.00 nats; at the end 7.50)" in text and "to the bigram at step 200" in text
+    assert "0.20% of its characters" in text and "6 ordered pairs" in text
+    assert "in 67% of 6 texts and like the prompt's in 33%" in text and "held-out accuracy of 97.5%" in text
+    own = study.table("zero_shot").query("source == target and step == @LAST", local_dict={"LAST": max(STEPS)})
+    losses = own.set_index("target")["bits_per_byte"]
+    below = [sum(bits < losses[name] for bits in (2.4, 2.6)) for name in DOMAINS]
+    clause = text.split("Below the own model's loss")[1].split(" bits per byte).")[0]
+    assert clause.count("the lowest, 2.40 against") == sum(count > 0 for count in below)
+    assert all(f"{count} on {name}" in clause for count, name in zip(below, DOMAINS, strict=True) if count)
+
+
+def test_maps_are_ranked_by_their_tables(study: StudyTables) -> None:
+    last = study.table("faithfulness").query("step > 0")
+    value = last.loc[last["method"] == "recency", "spearman_leave_one_out"].mean()
+    assert f"{value:.2f} by recency" in text_of(study) and "by leave one out" not in text_of(study)
+
+
+@pytest.mark.parametrize("table", ["comparisons", "distances", "leakage", "writing", "baselines", "faithfulness",
+                                   "stage_comparisons", "zero_shot"])
+def test_a_missing_table_leaves_its_sentence_out(study: StudyTables, table: str) -> None:
+    sentences = set(findings(study))
+    left = set(findings(dataclasses.replace(study, tables={**study.tables, table: pd.DataFrame()})))
+    assert left < sentences
+
+
+def test_the_joint_model_is_no_rival_of_the_domains_own(study: StudyTables) -> None:
+    zero_shot, rivals = study.table("zero_shot"), study.table("comparisons")
+    joint = zero_shot[zero_shot["source"] == "math"].assign(source=JOINT, bits_per_byte=0.1, temperature=9.0)
+    better = rivals[rivals["rival"] == STRONGEST_COUNTS].assign(rival=JOINT, ahead_bits_per_byte=-1.5)
+    text = text_of(study, zero_shot=pd.concat([zero_shot, joint]), comparisons=pd.concat([rivals, better]))
+    assert "for all 3 domains" in text and "ahead of the next model by +1.00" in text
+    assert "of the model of all domains by -1.50" in text and "9.00" not in text
+    tables = {**study.tables, "zero_shot": pd.concat([zero_shot, joint])}
+    assert JOINT in dataclasses.replace(study, tables=tables).domains
