@@ -21,9 +21,9 @@ ENTRY_POINTS = sorted(path.stem for path in (ROOT / "entrypoints").glob("*.py") 
 
 def command(name: str):
     """What the script of an entry point starts."""
-    (found,) = (value for value in vars(importlib.import_module(f"entrypoints.{name}")).values()
+    (script_command,) = (value for value in vars(importlib.import_module(f"entrypoints.{name}")).values()
                 if isinstance(value, click.Command))
-    return found
+    return script_command
 
 
 def test_every_script_is_an_entry_point_that_mlflow_can_read() -> None:
@@ -60,9 +60,9 @@ def test_conda_yaml_installs_what_pyproject_asks_for() -> None:
     assert [entry.split(">")[0] for entry in outside] == ["python", "pip"]
     pinned = {Requirement(line).name: Requirement(line).specifier for line in inside["pip"]}
     wanted = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["dependencies"]
-    asked = {Requirement(line).name: Requirement(line).specifier for line in wanted}
-    assert pinned.keys() == asked.keys()
+    required = {Requirement(line).name: Requirement(line).specifier for line in wanted}
+    assert pinned.keys() == required.keys()
     for name, specifier in pinned.items():
         exact = [part.version for part in specifier if part.operator == "=="]
-        assert all(version in asked[name] for version in exact) if exact else specifier == asked[name], name
+        assert all(version in required[name] for version in exact) if exact else specifier == required[name], name
     assert str(pinned["torch"]) == "==2.13.0"

@@ -31,7 +31,7 @@ from {package}.{module} import {name}  # noqa: E402, F401
 class Bundle(NamedTuple):
     """Two files, so that a model costs a remote store few requests."""
 
-    loader: Path        # a module that offers what was asked for
+    loader: Path        # a module that offers the wanted name
     code: Path          # the package, as a zip file that Python imports from
 
 
@@ -56,7 +56,7 @@ def write_bundle(module: str, name: str, folder: Path) -> Bundle:
 
 
 def sources_behind(module: str) -> dict[str, str]:
-    """The sources of a module and of all modules of this package that it imports, by file below the package."""
+    """Read the sources of a module and of all modules of this package that it imports, by file below the package."""
     sources: dict[str, str] = {}
     wanted = [module]
     while wanted:
@@ -68,7 +68,7 @@ def sources_behind(module: str) -> dict[str, str]:
 
 
 def own_imports(source: str) -> Iterator[str]:
-    """The modules of this package that `source` imports, dotted and without the package's name."""
+    """List the modules of this package that `source` imports, dotted and without the package's name."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.ImportFrom) and node.module:
             package, _, module = node.module.partition(".")

@@ -30,26 +30,26 @@ def page(models: str) -> Iterator[FlaskClient]:
 def test_it_writes_what_the_checkpoint_at_that_step_writes(page: FlaskClient, checkpoints: list[Checkpoint]) -> None:
     steps = page.get("/about").get_json()["steps"]
     assert steps == [checkpoint.step for checkpoint in checkpoints]
-    for asked, checkpoint in ((steps[-1], checkpoints[-1]), (steps[1] + 1, checkpoints[1])):
-        answer = page.post("/write", json={"domain": "shakespeare", "step": asked, "prompt": "To be", "characters": 12})
+    for step, checkpoint in ((steps[-1], checkpoints[-1]), (steps[1] + 1, checkpoints[1])):
+        answer = page.post("/write", json={"domain": "shakespeare", "step": step, "prompt": "To be", "characters": 12})
         (written,) = generate(checkpoint.build(), checkpoint.vocabulary, ["To be"], 12)
         assert answer.get_json() == {"step": checkpoint.step, "text": written}
 
 
 def test_what_a_model_does_not_know_is_named(page: FlaskClient) -> None:
-    told = [page.post("/read", json={"domain": "shakespeare", "prompt": prompt}).get_json()["unknown"]
+    unknown = [page.post("/read", json={"domain": "shakespeare", "prompt": prompt}).get_json()["unknown"]
             for prompt in ("To ☃be", "To be")]
-    assert told == ["☃", ""]
+    assert unknown == ["☃", ""]
 
 
 def test_it_reads_with_shares_and_likely_characters(page: FlaskClient, trained: Checkpoint) -> None:
     answer = page.post("/read", json={"domain": "shakespeare", "prompt": "To be"}).get_json()
-    (found,) = attribute(trained.build(), trained, ["To be"])
-    assert "".join(target["character"] for target in answer["targets"]) == found.targets
+    (result,) = attribute(trained.build(), trained, ["To be"])
+    assert "".join(target["character"] for target in answer["targets"]) == result.targets
     assert len(answer["positions"]) == 5 and all(len(entry["top"]) == 5 for entry in answer["positions"])
 
 
-@pytest.mark.parametrize(("question", "asked", "message"), [
+@pytest.mark.parametrize(("kind", "question", "message"), [
     ("write", {"domain": "cooking"}, "domain must be one of shakespeare"),
     ("write", {"domain": "shakespeare", "characters": 10**9}, "characters must be in"),
     ("write", {"domain": "shakespeare", "temperature": "hot"}, "temperature must be a number, got 'hot'"),
@@ -58,8 +58,8 @@ def test_it_reads_with_shares_and_likely_characters(page: FlaskClient, trained: 
     ("write", {"domain": ["shakespeare"]}, "domain must be one of shakespeare"),
     ("read", ["shakespeare"], "question must be a JSON object"),
     ("read", {"domain": "shakespeare", "prompt": ""}, "at least one character")])
-def test_what_is_refused(page: FlaskClient, question: str, asked: object, message: str) -> None:
-    answer = page.post(f"/{question}", json=asked)
+def test_what_is_refused(page: FlaskClient, kind: str, question: object, message: str) -> None:
+    answer = page.post(f"/{kind}", json=question)
     assert answer.status_code == 400 and message in answer.get_json()["error"]
 
 
@@ -92,8 +92,8 @@ def test_the_newest_training_counts_and_adapted_models_do_not() -> None:
         return Version("nanogpt-a", number, run_id, {"domain": "a", "step": str(number), **tags}, ())
 
     adapted = version(4, "other", parent="models:/nanogpt-a/1")
-    found = ladders([version(1, "old"), version(2, "new"), version(3, "new"), adapted])
-    assert found == {"a": {2: "models:/nanogpt-a/2", 3: "models:/nanogpt-a/3"}}
+    steps_by_domain = ladders([version(1, "old"), version(2, "new"), version(3, "new"), adapted])
+    assert steps_by_domain == {"a": {2: "models:/nanogpt-a/2", 3: "models:/nanogpt-a/3"}}
     with pytest.raises(ValueError, match="at least one training"):
         create_app([])
 

@@ -28,7 +28,7 @@ from nanogpt.serving import pyfunc as serving
 from nanogpt.tracking import registry
 
 LATE = "models:/nanogpt-shakespeare@late"
-ASKED = {"max_new_tokens": 30, "temperature": 0.7, "top_k": 9, "top_p": 0.9, "seed": 5}
+PARAMETERS = {"max_new_tokens": 30, "temperature": 0.7, "top_k": 9, "top_p": 0.9, "seed": 5}
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def late(models: str) -> mlflow.pyfunc.PyFuncModel:
 def test_text_is_what_the_science_writes(late: mlflow.pyfunc.PyFuncModel, trained: Checkpoint) -> None:
     prompts = ["ROMEO:", "To be"]
     written = generate(trained.build(), trained.vocabulary, prompts, 30, sampling=Sampling(0.7, 9, 0.9), seeds=5)
-    assert late.predict(prompts, params=ASKED) == [p + text for p, text in zip(prompts, written, strict=True)]
+    assert late.predict(prompts, params=PARAMETERS) == [p + text for p, text in zip(prompts, written, strict=True)]
     assert len(late.predict("ROMEO:")[0]) == len("ROMEO:") + 200
 
 
@@ -47,8 +47,8 @@ def test_distribution_is_a_row_for_each_character(late: mlflow.pyfunc.PyFuncMode
     (answer,) = late.predict(["To be"], params={"return": "distribution", "top_k": 3})
     rows = top_characters(trained.build(), trained, "To be", 3)
     assert [entry["character"] for entry in answer["positions"]] == list("To be")
-    told = [(p["entropy_nats"], t["character"], t["probability"]) for p in answer["positions"] for t in p["top"]]
-    assert told == [(row["entropy_nats"], row["candidate"], row["probability"]) for row in rows]
+    answered = [(p["entropy_nats"], t["character"], t["probability"]) for p in answer["positions"] for t in p["top"]]
+    assert answered == [(row["entropy_nats"], row["candidate"], row["probability"]) for row in rows]
     assert len(late.predict(["T"], params={"return": "distribution"})[0]["positions"][0]["top"]) == 5
 
 
@@ -60,11 +60,11 @@ def test_unknown_characters_of_a_prompt_are_named(wanted: str, late: mlflow.pyfu
 
 def test_attribution_shares_sum_to_one(late: mlflow.pyfunc.PyFuncModel, trained: Checkpoint) -> None:
     (answer,) = late.predict(["To be"], params={"return": "attribution"})
-    (found,) = attribute(trained.build(), trained, ["To be"])
-    assert "".join(target["character"] for target in answer["targets"]) == found.targets
+    (result,) = attribute(trained.build(), trained, ["To be"])
+    assert "".join(target["character"] for target in answer["targets"]) == result.targets
     for t, target in enumerate(answer["targets"]):
         assert len(target["shares"]) == t + 1 and sum(target["shares"]) == pytest.approx(1)
-        assert target["shares"] == pytest.approx((found.scores_TS[t] / found.scores_TS[t].sum())[:t + 1].tolist())
+        assert target["shares"] == pytest.approx((result.scores_TS[t] / result.scores_TS[t].sum())[:t + 1].tolist())
 
 
 @pytest.mark.parametrize(("params", "message"), [
@@ -120,7 +120,7 @@ def test_two_versions_of_the_code_live_in_one_process(models: str, trained: Chec
         other = mlflow.pyfunc.load_model(f"models:/{registry.log_model(trained, path, {})}")
     ours = mlflow.pyfunc.load_model(LATE)
     for _ in range(2):
-        (loud,), (plain,) = (model.predict(["To be"], params=ASKED) for model in (other, ours))
+        (loud,), (plain,) = (model.predict(["To be"], params=PARAMETERS) for model in (other, ours))
         assert loud == plain.removeprefix("To be").upper()
 
 
@@ -133,7 +133,7 @@ def trained_file(trained: Checkpoint, folder: Path) -> Path:
 def test_it_loads_in_a_fresh_process_elsewhere_without_the_repository(model_store: str, tmp_path: Path) -> None:
     program = ("import sys; sys.modules['nanogpt'] = None\n"     # the package itself cannot be imported there
                "import mlflow\n"
-               f"print(mlflow.pyfunc.load_model({LATE!r}).predict(['ROMEO:'], params={ASKED!r}))")
+               f"print(mlflow.pyfunc.load_model({LATE!r}).predict(['ROMEO:'], params={PARAMETERS!r}))")
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, env=elsewhere_environment(model_store),
                           capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -172,7 +172,7 @@ def curl(address: str, body: object) -> tuple[int, dict[str, object]]:
 
 @pytest.mark.skipif(not shutil.which("curl"), reason="curl is not installed")
 def test_a_server_answers_curl(server: str, trained: Checkpoint) -> None:
-    status, answer = curl(server, {"inputs": ["ROMEO:"], "params": ASKED})
+    status, answer = curl(server, {"inputs": ["ROMEO:"], "params": PARAMETERS})
     (written,) = generate(trained.build(), trained.vocabulary, ["ROMEO:"], 30, sampling=Sampling(0.7, 9, 0.9), seeds=5)
     assert status == 200 and answer == {"predictions": ["ROMEO:" + written]}
     status, answer = curl(server, {"inputs": ["ab"], "params": {"return": "attribution"}})

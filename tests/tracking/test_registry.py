@@ -65,9 +65,9 @@ def version(name: str, number: int, parent: str = "", **tags: str) -> Version:
 
 
 def test_the_tree_shows_adapted_models_below_their_parents() -> None:
-    found = [version("a", 1), version("a", 2, bits_per_byte="2.5"), version("a-to-b", 1, "models:/a/1"),
+    versions = [version("a", 1), version("a", 2, bits_per_byte="2.5"), version("a-to-b", 1, "models:/a/1"),
              version("c", 1, "models:/gone/7")]
-    assert registry.tree(found).splitlines() == [
+    assert registry.tree(versions).splitlines() == [
         "a", "├── 1 · step 1", "│   └── a-to-b 1 · step 1", "└── 2 · step 2 · 2.5 bits per byte",
         "c", "└── 1 · step 1"]
 
