@@ -69,7 +69,7 @@ def solo_losses(members: list[Checkpoint], rates: list[float], batches: list[tup
         model, step = plain_stepper(member, rate, device)
         for inputs_NT, targets_NT in batches:
             step(inputs_NT[i * rows:(i + 1) * rows], targets_NT[i * rows:(i + 1) * rows])
-        found.append(stacked_losses(stack([as_checkpoint(member, model)], device), [split]).mean())
+        found.append(stacked_losses(stack([as_checkpoint(member, model)], device), [split])[0].mean())
     return torch.stack(found)
 
 
@@ -123,7 +123,7 @@ def main(text: Path | None, members: int, device: str, rows: int, length: int, n
     model, step = stepper(checkpoints, rates, place, recorded=True)
     for batch in batches:
         step(*batch)
-    together = stacked_losses(model, [split] * members).mean(1)
+    together = torch.stack(stacked_losses(model, [split] * members)).mean(1)
     difference = together - solo_losses(checkpoints, rates, batches, split, place)
     click.echo(f"difference after {steps} steps: {float(difference.abs().max()):.2g} nats at most, "
                f"median {float(difference.abs().median()):.2g}")

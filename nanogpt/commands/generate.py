@@ -11,7 +11,7 @@ from nanogpt.commands import options
 from nanogpt.config import Config
 from nanogpt.model.generate import Sampling
 from nanogpt.model.generate import generate as write
-from nanogpt.study import inputs, stages
+from nanogpt.study import inputs
 from nanogpt.tracking.run import open_run
 
 
@@ -24,11 +24,11 @@ from nanogpt.tracking.run import open_run
 def generate(config: Config, model: str, prompt: str, temperature: float, top_k: int, top_p: float) -> None:
     """Write text with a registered model after a prompt."""
     sampling = Sampling(temperature, top_k, top_p)
-    source = inputs.load_source(model)
-    inputs.warn_of_unknown(source.checkpoint.vocabulary, [prompt])
-    (text,) = write(stages.built(source.checkpoint, config), source.checkpoint.vocabulary, [prompt],
+    studied = inputs.load_model(model)
+    inputs.warn_of_unknown(studied.checkpoint.vocabulary, [prompt])
+    (text,) = write(studied.build(config), studied.checkpoint.vocabulary, [prompt],
                     config.analysis.generate_characters, sampling=sampling, seeds=config.seed)
-    with open_run(f"generate {source.checkpoint.title}", inputs.shaped(config, source), phase="generate") as run:
+    with open_run(f"generate {studied.checkpoint.title}", inputs.shaped(config, studied), phase="generate") as run:
         run.table(pd.DataFrame([{"model": model, "prompt": prompt, "temperature": temperature, "text": text}]), "text")
         run.describe(f"{model} at temperature {temperature:g}:\n\n" + textwrap.indent(prompt + text, "    "))
     click.echo(prompt + text)

@@ -12,5 +12,4 @@ from nanogpt.study import inputs, pipeline
 @options.command("data", "model", "train", "transfer", "analysis", "attribution")
 def study(config: Config) -> None:
     """Train, evaluate, transfer, analyze and register: the whole study."""
-    corpora = inputs.study_corpora(config)
-    click.echo(pipeline.study_domains(corpora, config))
+    click.echo(pipeline.run_study(inputs.study_corpora(config), config))

@@ -7,8 +7,8 @@ import click
 from nanogpt.commands import options
 from nanogpt.config import Config
 from nanogpt.study import inputs
-from nanogpt.study import train as training_phase
-from nanogpt.study.tables import Tables
+from nanogpt.study.phase import Study
+from nanogpt.study.train import train_models
 from nanogpt.text.sources import domain_name
 
 
@@ -23,7 +23,7 @@ def train(config: Config, domain: str, resume: str) -> None:
     if resume:
         config, domain = inputs.resumed_inputs(resume, domain)
     config = inputs.with_domain(config, domain)
-    corpus = inputs.study_corpora(config)[domain_name(domain)]
-    tables = Tables()
-    kept = training_phase.train_domain(corpus, config, tables, resume)
-    click.echo(f"registered {len(kept)} checkpoints: models:/nanogpt-{corpus.name}@final")
+    name = domain_name(domain)
+    study = Study(config, {name: inputs.study_corpora(config)[name]}, resume=resume)
+    train_models(study)
+    click.echo(f"registered {len(study.models)} checkpoints: models:/nanogpt-{name}@final")

@@ -7,8 +7,9 @@ import click
 from nanogpt.commands import options
 from nanogpt.config import Config
 from nanogpt.study import inputs
-from nanogpt.study import transfer as transfer_phase
 from nanogpt.study.tables import Tables
+from nanogpt.study.transfer import transfer_cells
+from nanogpt.study.transfer_runs import TransferCell
 
 
 @options.command("data", "transfer", "analysis", follows=lambda source, **_: source)
@@ -17,10 +18,9 @@ from nanogpt.study.tables import Tables
 @click.option("--rate", type=float, default=None, help="learning rate; left out: tuned with Optuna")
 def transfer(config: Config, source: str, target: str, rate: float | None) -> None:
     """Adapt a model to a domain with a few windows of its text, at a given or a tuned learning rate."""
-    origin, corpus, own, config = inputs.transfer_inputs(config, source, target)
-    tables = Tables()
-    cell = transfer_phase.Cell(origin, corpus, own, config.transfer.shots)
-    transfer_phase.Grid(config, tables, rate, alone=True).run([cell])
+    model, corpus, own, config = inputs.transfer_inputs(config, source, target)
+    tables, cell = Tables(), TransferCell(model, corpus, own, config.transfer.shots)
+    transfer_cells([cell], config, tables, learning_rate=rate, alone=True)
     columns = ["source", "stage", "target", "shots", "view", "seed", "learning_rate", "zero_shot_bits_per_byte",
                "test_bits_per_byte"]
     click.echo(tables.frame("transfers")[columns].to_string(index=False))

@@ -7,7 +7,8 @@ import click
 from nanogpt.commands import options
 from nanogpt.config import Config
 from nanogpt.study import inputs
-from nanogpt.study import transfer as transfer_phase
+from nanogpt.study.transfer import tune_cells
+from nanogpt.study.transfer_runs import TransferCell, log_trials
 from nanogpt.tracking.run import open_run
 from nanogpt.transfer.tuning import best_rate
 
@@ -17,11 +18,11 @@ from nanogpt.transfer.tuning import best_rate
 @click.option("--target", required=True, help="a domain, or name=path of a UTF-8 file")
 def tune(config: Config, source: str, target: str) -> None:
     """Tune the learning rate of a transfer; the best value is printed and logged. Test text is not read."""
-    origin, corpus, _, config = inputs.transfer_inputs(config, source, target)
-    cell = transfer_phase.Cell(origin, corpus, None, config.transfer.shots)
-    with open_run(f"tune {origin.checkpoint.title} → {corpus.name}", config, phase="tune") as run:
-        (trials,) = transfer_phase.tune_cells([cell], config)
-        transfer_phase.log_trials(run, trials, cell, config)
-        found = f"best learning rate of {len(trials)} trials: {best_rate(trials):.6g}"
-        run.describe(found)
-    click.echo(found)
+    model, corpus, _, config = inputs.transfer_inputs(config, source, target)
+    cell = TransferCell(model, corpus, None, config.transfer.shots)
+    with open_run(f"tune {model.checkpoint.title} → {corpus.name}", config, phase="tune") as run:
+        (trials,) = tune_cells([cell], config)
+        log_trials(run, trials, cell, config)
+        result = f"best learning rate of {len(trials)} trials: {best_rate(trials):.6g}"
+        run.describe(result)
+    click.echo(result)

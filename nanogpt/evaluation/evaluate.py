@@ -6,7 +6,7 @@ Shape suffixes: B rows, T positions, M members, N scored characters, V character
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 
 import torch
@@ -129,15 +129,20 @@ def calibration(scores: Scores) -> dict[str, float]:
 
 
 @torch.inference_mode()
-def stacked_losses(model: GPT, splits: Sequence[Split]) -> Tensor:
-    """Return -ln p of every character of M equally long texts, one for each member: (M, N), nats, on the CPU."""
+def stacked_losses(model: GPT, splits: Sequence[Split]) -> list[Tensor]:
+    """Return -ln p of every character of M texts, one for each member of a stacked model: (N,) each, nats, on the CPU.
+
+    Shorter texts are filled up at their end, which no earlier prediction can see.
+    """
     device, block_size = model.head.weight.device, model.config.block_size
-    rows = max(1, CHARACTERS_PER_BATCH // block_size)
+    rows, longest = max(1, CHARACTERS_PER_BATCH // block_size), max(map(len, splits))
+    filled = [replace(split, ids_N=F.pad(split.ids_N, (0, longest - len(split)))) for split in splits]
     parts_MN = []
-    for windows in zip(*(exact_windows(split, block_size, rows) for split in splits), strict=True):
+    for windows in zip(*(exact_windows(split, block_size, rows) for split in filled), strict=True):
         inputs_NT, targets_NT = (torch.cat(ids).to(device) for ids in zip(*windows, strict=True))
         with precision(device):
             logits_NTV = model(inputs_NT)
         nats = F.cross_entropy(logits_NTV.flatten(0, 1).float(), targets_NT.flatten(), reduction="none")
         parts_MN.append(nats.view(len(splits), -1))
-    return torch.cat(parts_MN, dim=1).cpu()
+    losses_MN = torch.cat(parts_MN, dim=1).cpu()
+    return [losses_N[:len(split)] for losses_N, split in zip(losses_MN, splits, strict=True)]

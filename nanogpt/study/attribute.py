@@ -1,81 +1,83 @@
-"""Attribution and next-character distributions of checkpoints on prompts."""
+"""The attribution phase: attribution and next-character distributions of models on prompts."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 
-from nanogpt.attribution import rows as attribution_study
+from nanogpt.attribution import rows
 from nanogpt.attribution.maps import summarize
 from nanogpt.attribution.rows import ModelAttributions
-from nanogpt.config import Config
+from nanogpt.config import Config, Row
+from nanogpt.model.checkpoint import Checkpoint
+from nanogpt.model.generate import top_characters
+from nanogpt.model.gpt import GPT
 from nanogpt.report.findings import attribution_findings
-from nanogpt.report.plots import attribution as figures_attribution
-from nanogpt.report.tables import by_first_method
-from nanogpt.study import stages
-from nanogpt.study.inputs import Source, warn_of_unknown
-from nanogpt.study.tables import Tables, log_tables
-from nanogpt.tracking.run import Run, key, open_run
+from nanogpt.study.inputs import warn_of_unknown
+from nanogpt.study.phase import Study
+from nanogpt.study.tables import Tables, log_figures, log_tables
+from nanogpt.tracking.run import TrackedRun, key, open_run
 
 log = logging.getLogger("nanogpt")
 
+Prompts = Sequence[tuple[str, str]]
+"""(domain, prompt) of each."""
 
-def analyze(sources: Sequence[Source], prompts: Sequence[tuple[str, str]], config: Config, tables: Tables,
-            drawn: Iterable[str], *, compared: Iterable[str] = ()) -> None:
-    """Attribution and confidence of each source on each prompt, in one run: tables, CSV, heat maps of those `drawn`.
 
-    Models of the `compared` stages (none named: all) and those of step 0 are read by every method and test it.
+def attribute_models(study: Study) -> None:
+    """Attribute the predictions of each model on each prompt, in one run.
+
+    Models of `study.compared_stages` and those of step 0 are read by every method, which is tested on them.
     """
-    compared_stages = set(compared) or {source.stage for source in sources}
-    warn_of_unknown(sources[0].checkpoint.vocabulary, (prompt for _, prompt in prompts))
-    with open_run(f"analyze · {config.preset} · seed {config.seed}", config, phase="analyze") as run:
-        tables.links[run.name] = run.link
-        mine, readings = Tables(), list[ModelAttributions]()
-        for source in sources:
-            checkpoint, model = source.checkpoint, stages.built(source.checkpoint, config)
-            who = {"model": source.uri, "domain": checkpoint.domain, "step": checkpoint.step, "stage": source.stage}
-            compare = source.stage in compared_stages or checkpoint.step == 0
-            reading = attribution_study.attribute_prompts(model, checkpoint, who, prompts, config.attribution,
-                                                          compare=compare)
-            readings.append(reading)
-            log_reading(run, reading)
-            mine.add_frame("attribution", attribution_study.attribution_frame(reading))
-            if source.stage or checkpoint.step == 0:
-                mine.add("top_characters", stages.position_tops(model, checkpoint, prompts, config, source.row))
+    config, prompts = study.config, study.prompts
+    stages = set(study.compared_stages) or {model.stage for model in study.models}
+    warn_of_unknown(study.models[0].checkpoint.vocabulary, (prompt for _, prompt in prompts))
+    with open_run(f"analyze · {study.label}", config, phase="analyze") as run:
+        study.tables.links[run.name] = run.link
+        tables, attributions = Tables(), list[ModelAttributions]()
+        for model in study.models:
+            checkpoint, network = model.checkpoint, model.build(config)
+            untrained = checkpoint.step == 0
+            columns = {"model": model.uri, "domain": model.domain, "step": checkpoint.step, "stage": model.stage}
+            attributed = rows.attribute_prompts(network, checkpoint, columns, prompts, config.attribution,
+                                                compare=model.stage in stages or untrained)
+            attributions.append(attributed)
+            log_summary(run, attributed)
+            tables.add_frame("attribution", rows.attribution_frame(attributed))
+            if model.stage or untrained:
+                tables.add("top_characters", top_character_rows(network, checkpoint, prompts, config, model.row))
             log.info("      %s", checkpoint.title)
-        add_comparisons(mine, readings, prompts)
-        log_tables(run, mine)
-        draw(run, mine, drawn)
-        run.describe("\n\n".join([f"{len(sources)} models read {len(prompts)} prompts by {config.attribution.methods}.",
-                                  *attribution_findings(mine.frame("faithfulness"))]))
-    tables.add_all(mine)
+        add_comparisons(tables, attributions, prompts)
+        log_tables(run, tables)
+        log_figures(run, tables, config, "attribute")
+        first = f"{len(study.models)} models read {len(prompts)} prompts by {config.attribution.methods}."
+        run.describe("\n\n".join([first, *attribution_findings(tables.frame("faithfulness"))]))
+    study.tables.add_all(tables)
 
 
-def add_comparisons(tables: Tables, readings: Sequence[ModelAttributions], prompts: Sequence[tuple[str, str]]) -> None:
-    tables.add("attribution_summary", attribution_study.summary_rows(readings, prompts))
-    tables.add("faithfulness", attribution_study.faithfulness_rows(readings))
-    tables.add("deletion_curves", attribution_study.deletion_curve_rows(readings))
-    tables.add("method_agreement", attribution_study.method_agreement_rows(readings))
-    tables.add("attribution_domains", attribution_study.domain_difference_rows(readings))
-    tables.add("attribution_words", attribution_study.word_and_line_rows(readings))
+def top_character_rows(model: GPT, checkpoint: Checkpoint, prompts: Prompts, config: Config,
+                       columns: Row) -> Iterator[Row]:
+    """List the most probable characters at each position of every prompt."""
+    for _, prompt in prompts:
+        for row in top_characters(model, checkpoint, prompt, config.analysis.top_characters):
+            yield columns | {"prompt": prompt} | row
 
 
-def log_reading(run: Run, reading: ModelAttributions) -> None:
-    """Summary metrics by training step."""
-    domain, step = reading.model_row["domain"], reading.model_row["step"]
+def add_comparisons(tables: Tables, attributions: Sequence[ModelAttributions], prompts: Prompts) -> None:
+    """Fill the tables that compare models, methods and domains."""
+    tables.add("attribution_summary", rows.summary_rows(attributions, prompts))
+    tables.add("faithfulness", rows.faithfulness_rows(attributions))
+    tables.add("deletion_curves", rows.deletion_curve_rows(attributions))
+    tables.add("method_agreement", rows.method_agreement_rows(attributions))
+    tables.add("attribution_domains", rows.domain_difference_rows(attributions))
+    tables.add("attribution_words", rows.word_and_line_rows(attributions))
+
+
+def log_summary(run: TrackedRun, attributed: ModelAttributions) -> None:
+    """Log a model's summary metrics at its training step."""
+    domain, step = attributed.model_row["domain"], attributed.model_row["step"]
     run.metrics({key("attribution", domain, name): value
-                 for name, value in summarize(reading.attributions).items()}, step)
+                 for name, value in summarize(attributed.attributions).items()}, step)
     run.metrics({key("faithfulness", domain, measured.method, name): getattr(measured, name)
-                 for measured in reading.faithfulness
+                 for measured in attributed.faithfulness
                  for name in ("spearman_leave_one_out", "comprehensiveness", "sufficiency")}, step)
-
-
-def draw(run: Run, tables: Tables, drawn: Iterable[str]) -> None:
-    attribution, tops = by_first_method(tables.frame("attribution")), tables.frame("top_characters")
-    for number, prompt in enumerate(drawn):
-        run.figure(figures_attribution.attribution_map(attribution, prompt), f"attribution_{number:02d}")
-        run.figure(figures_attribution.top_character_map(tops, prompt), f"entropy_{number:02d}")
-    run.figure(figures_attribution.attribution_curves(tables.frame("attribution_summary")), "attribution_curves")
-    run.figure(figures_attribution.faithfulness_bars(tables.frame("faithfulness")), "faithfulness")
-    run.figure(figures_attribution.deletion_curves(tables.frame("deletion_curves")), "deletion_curves")
-    run.figure(figures_attribution.agreement_matrix(tables.frame("method_agreement")), "method_agreement")

@@ -1,4 +1,4 @@
-"""What the phases of a study take and fill: texts, models, prompts, and tables of rows."""
+"""What the phases of a study take: texts, models, prompts."""
 
 from __future__ import annotations
 
@@ -10,21 +10,24 @@ from pathlib import Path
 from nanogpt.config import Config, Row
 from nanogpt.errors import UserError, require
 from nanogpt.model.checkpoint import Checkpoint
-from nanogpt.study import stages
+from nanogpt.model.device import resolve_device
+from nanogpt.model.gpt import GPT
 from nanogpt.text.corpus import Corpus, make_corpora
 from nanogpt.text.sources import DomainText, domain_name, load_domain
 from nanogpt.text.vocabulary import Vocabulary
 from nanogpt.tracking import registry
-from nanogpt.tracking.run import earlier_run
+from nanogpt.tracking.run import TextDataset, earlier_run
 from nanogpt.transfer.finetune import extend_vocabulary
 
 log = logging.getLogger("nanogpt")
 
+PROMPT_CHARACTERS = 48
+PROMPTS_PER_DOMAIN = 4
 URI_HELP = "models:/nanogpt-math@late, runs:/…/checkpoints/final.pt or the path of a .pt file"
 
 
 @dataclass(frozen=True)
-class Source:
+class StudiedModel:
     """A checkpoint that is studied: what tables call it, and where it is kept."""
 
     checkpoint: Checkpoint
@@ -33,18 +36,36 @@ class Source:
     model_id: str | None = None    # MLflow's id of the logged model, for its metrics
 
     @property
+    def domain(self) -> str:
+        return self.checkpoint.domain
+
+    @property
     def title(self) -> str:
-        """"scratch", "shakespeare early" or "shakespeare step 450"."""
-        names = (self.checkpoint.domain, self.stage or f"step {self.checkpoint.step}")
-        return " ".join(dict.fromkeys(names))
+        """Name it for people: "scratch", "shakespeare early" or "shakespeare step 450"."""
+        return " ".join(dict.fromkeys((self.domain, self.stage or f"step {self.checkpoint.step}")))
 
     @property
     def row(self) -> Row:
-        return {"source": self.checkpoint.domain, "step": self.checkpoint.step, "stage": self.stage}
+        """Give the columns that name it in tables."""
+        return {"source": self.domain, "step": self.checkpoint.step, "stage": self.stage}
+
+    def build(self, config: Config) -> GPT:
+        return build_model(self.checkpoint, config)
+
+
+def build_model(checkpoint: Checkpoint, config: Config) -> GPT:
+    """Build a checkpoint's model on the device of the configuration."""
+    return checkpoint.build(resolve_device(config.device))
+
+
+def text_dataset(corpus: Corpus) -> TextDataset:
+    """Describe a corpus's text for MLflow."""
+    source = corpus.source
+    return TextDataset(corpus.name, source.sha256, source.origin, source.licence)
 
 
 def read_texts(config: Config) -> list[DomainText]:
-    """The texts of the study's domains; a later spec replaces an earlier one of its name."""
+    """Read the texts of the study's domains; a later spec replaces an earlier one of its name."""
     cache = Path(config.data.cache) if config.data.cache else None
     texts: dict[str, DomainText] = {}
     for spec in config.data.domain_specs:
@@ -58,14 +79,14 @@ def study_corpora(config: Config) -> dict[str, Corpus]:
 
 
 def with_domain(config: Config, spec: str) -> Config:
-    """The configuration with one more domain, or with the same where it has it; `spec` wins over one of its name."""
+    """Add a domain to the configuration, unless it has it; `spec` wins over one of its name."""
     known = config.data.domain_specs
     specs = known if spec in known else (*known, spec)
     return replace(config, data=replace(config.data, domains=",".join(specs)))
 
 
 def resumed_inputs(run_id: str, domain: str) -> tuple[Config, str]:
-    """The configuration of a stopped training and the spec of its domain; `domain` matters for a user's file alone."""
+    """Read the configuration of a stopped training and the spec of its domain; `domain` is read for a user's file."""
     config, name = earlier_run(run_id)
     specs = {domain_name(spec): spec for spec in (*config.data.domain_specs, domain)}
     require(name in specs, f"domain must be name=path of the text of {name!r}, which was trained on", domain)
@@ -73,30 +94,46 @@ def resumed_inputs(run_id: str, domain: str) -> tuple[Config, str]:
 
 
 def corpora_for(checkpoint: Checkpoint, texts: Sequence[DomainText], config: Config) -> dict[str, Corpus]:
-    """The texts in a model's own vocabulary."""
+    """Encode the texts in a model's own vocabulary."""
     return make_corpora(texts, config.data, checkpoint.model_config.block_size, checkpoint.vocabulary)
 
 
-def load_source(uri: str) -> Source:
-    """A model by its URI; its stage is its alias, or else its step."""
+def load_model(uri: str) -> StudiedModel:
+    """Load a model by its URI; its stage is its alias, or else its step."""
     checkpoint = registry.load(uri)
     alias = uri.partition("@")[2] if uri.startswith("models:/") else ""
-    return Source(checkpoint, stage=alias or f"step {checkpoint.step}", uri=uri)
+    return StudiedModel(checkpoint, stage=alias or f"step {checkpoint.step}", uri=uri)
 
 
-def load_sources(uris: str) -> list[Source]:
-    """The models of a comma-separated list of URIs. UserError where one is missing or their vocabularies differ."""
-    found = [load_source(uri) for uri in (part.strip() for part in uris.split(",")) if uri]
-    require(bool(found), "models must name at least one model", uris)
-    vocabularies = {source.checkpoint.vocabulary.sha256[:12] for source in found}
+def load_models(uris: str) -> list[StudiedModel]:
+    """Load the models of a comma-separated list of URIs. UserError where one is missing or vocabularies differ."""
+    models = [load_model(uri) for uri in (part.strip() for part in uris.split(",")) if uri]
+    require(bool(models), "models must name at least one model", uris)
+    vocabularies = {model.checkpoint.vocabulary.sha256[:12] for model in models}
     require(len(vocabularies) == 1, "models must share one vocabulary", sorted(vocabularies))
-    return found
+    return models
+
+
+def domain_prompts(corpora: Mapping[str, Corpus]) -> list[tuple[str, str]]:
+    """Choose (domain, prompt), the same few for every model, at evenly spaced places of each domain's test text.
+
+    A prompt begins at a word and is at most PROMPT_CHARACTERS long.
+    """
+    prompts = []
+    for name, corpus in corpora.items():
+        text = corpus.test.text
+        for k in range(PROMPTS_PER_DOMAIN):
+            at = len(text) * k // PROMPTS_PER_DOMAIN
+            begin = text.find(" ", at, at + PROMPT_CHARACTERS) + 1 or at
+            if prompt := text[begin:begin + PROMPT_CHARACTERS].strip():
+                prompts.append((name, prompt))
+    return prompts
 
 
 def read_prompts(config: Config, corpora: Mapping[str, Corpus]) -> list[tuple[str, str]]:
-    """(domain, prompt) of the user's file, else of the corpora. UserError for a missing or empty file."""
+    """Read (domain, prompt) from the user's file, else from the corpora. UserError for a missing or empty file."""
     if not config.analysis.prompts:
-        return stages.prompts_of(corpora)
+        return domain_prompts(corpora)
     path = Path(config.analysis.prompts)
     require(path.is_file(), "prompts must be an existing file", str(path))
     try:
@@ -115,29 +152,28 @@ def warn_of_unknown(vocabulary: Vocabulary, prompts: Iterable[str]) -> None:
                     " ".join(f"{c!r}" for c in unknown))
 
 
-def shaped(config: Config, source: Source) -> Config:
-    """The configuration with the shape that the loaded model has."""
-    return replace(config, model=source.checkpoint.model_config)
+def shaped(config: Config, model: StudiedModel) -> Config:
+    """Give the configuration the shape that the loaded model has."""
+    return replace(config, model=model.checkpoint.model_config)
 
 
-def transfer_inputs(config: Config, uri: str, spec: str) -> tuple[Source, Corpus, Corpus | None, Config]:
-    """Source model, target corpus, the source's own corpus where it is a known domain, and the fitting config."""
-    source = load_source(uri)
-    config = with_domain(shaped(config, source), spec)
+def transfer_inputs(config: Config, uri: str, spec: str) -> tuple[StudiedModel, Corpus, Corpus | None, Config]:
+    """Load a model, the target's corpus, the corpus of the model's own domain where it is known, and fit the config."""
+    model = load_model(uri)
+    config = with_domain(shaped(config, model), spec)
     texts = read_texts(config)
-    corpora = corpora_for(source.checkpoint, texts, config)
+    corpora = corpora_for(model.checkpoint, texts, config)
     if config.transfer.extend_vocabulary:
         text = corpora[domain_name(spec)].train.text
-        source = replace(source, checkpoint=extend_vocabulary(source.checkpoint, text, config.data.min_count))
-        corpora = corpora_for(source.checkpoint, texts, config)
-    return source, corpora[domain_name(spec)], corpora.get(source.checkpoint.domain), config
+        model = replace(model, checkpoint=extend_vocabulary(model.checkpoint, text, config.data.min_count))
+        corpora = corpora_for(model.checkpoint, texts, config)
+    return model, corpora[domain_name(spec)], corpora.get(model.domain), config
 
 
-def grid_inputs(config: Config) -> tuple[list[Source], dict[str, Corpus], Config]:
-    """The registered models of all domains and stages, an untrained one first, and the corpora in their vocabulary."""
+def grid_inputs(config: Config) -> tuple[list[StudiedModel], dict[str, Corpus], Config]:
+    """Load the registered models of all domains and stages, an untrained one first, and the corpora for them."""
     names = [domain_name(spec) for spec in config.data.domain_specs]
-    stages = config.transfer.stage_names
-    uris = [f"models:/{registry.model_name(name)}@{stage}" for name in names for stage in stages]
-    sources = load_sources(",".join([registry.untrained(names[0]), *uris]))
-    config = shaped(config, sources[0])
-    return sources, corpora_for(sources[0].checkpoint, read_texts(config), config), config
+    uris = [f"models:/{registry.model_name(name)}@{stage}" for name in names for stage in config.transfer.stage_names]
+    models = load_models(",".join([registry.untrained(names[0]), *uris]))
+    config = shaped(config, models[0])
+    return models, corpora_for(models[0].checkpoint, read_texts(config), config), config

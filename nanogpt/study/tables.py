@@ -1,4 +1,4 @@
-"""The tables that the phases of a study fill."""
+"""The tables that the phases of a study fill, and how a run gets them and their figures."""
 
 from __future__ import annotations
 
@@ -8,8 +8,15 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
-from nanogpt.config import Row
-from nanogpt.tracking.run import Run
+from nanogpt.config import Config, Row
+from nanogpt.report import figures
+from nanogpt.report.tables import StudyTables
+from nanogpt.tracking.run import TrackedRun
+
+PER_CHARACTER = ("attribution", "top_characters")
+"""Tables with a row for each character of a prompt."""
+SHOWN_ROWS = 2000
+"""Most rows of a table that the MLflow UI shows; a larger one is logged as CSV alone."""
 
 
 @dataclass
@@ -33,19 +40,15 @@ class Tables:
             self.parts[name] += parts
 
     def frame(self, name: str) -> pd.DataFrame:
-        """Of rows, or of frames; a table that got neither is empty."""
+        """Give a table, from rows or from frames; one that got neither is empty."""
         return pd.concat(self.parts[name], ignore_index=True) if name in self.parts else pd.DataFrame(self.rows[name])
 
     def frames(self) -> dict[str, pd.DataFrame]:
         return {name: self.frame(name) for name in [*self.rows, *self.parts]}
 
 
-PER_CHARACTER = ("attribution", "top_characters")
-"""Tables with a row for each character of a prompt."""
-
-
-def log_tables(run: Run, tables: Tables, *, show: bool = True) -> None:
-    """All tables of a run; the large ones, and all unless `show`, as CSV alone.
+def log_tables(run: TrackedRun, tables: Tables, *, show: bool = True) -> None:
+    """Log all tables in a run; the large ones, and all unless `show`, as CSV alone.
 
     A row says in which run it was first logged: `run_id`.
     """
@@ -53,4 +56,11 @@ def log_tables(run: Run, tables: Tables, *, show: bool = True) -> None:
         for row in tables.rows[name]:
             row.setdefault("run_id", run.id)
     for name, frame in tables.frames().items():
-        run.table(frame, name, show=show and len(frame) <= 2000)
+        run.table(frame, name, show=show and len(frame) <= SHOWN_ROWS)
+
+
+def log_figures(run: TrackedRun, tables: Tables, config: Config, phase: str) -> None:
+    """Log the figures of a phase, those whose tables are there."""
+    page = StudyTables(run.name, config.flat(), {}, tables.frames())
+    for name, image in figures.draw(page, phase).items():
+        run.bytes(image, f"figures/{name}.png")

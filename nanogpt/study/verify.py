@@ -3,40 +3,43 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
 
-from nanogpt.config import Config
+from nanogpt.config import JOINT, Config
 from nanogpt.errors import UserError, require
 from nanogpt.evaluation.evaluate import evaluate
 from nanogpt.model.checkpoint import Checkpoint
-from nanogpt.study import stages
-from nanogpt.study.inputs import corpora_for, read_texts
-from nanogpt.text.corpus import Split
+from nanogpt.study.inputs import build_model, corpora_for, read_texts
+from nanogpt.text.corpus import Split, joint_corpus
 from nanogpt.text.sources import DomainText
 from nanogpt.tracking import registry
 from nanogpt.tracking.registry import Version
 from nanogpt.tracking.run import run_config
 
 SCORED_ON = "scored_on"
-"""The tag that says which validation text a version's score was read from: `math[:4096]`, or `math[:]` for all."""
+"""The tag that says which validation text a version's score was read from: domain, characters, digest."""
+TAG = re.compile(r"(?P<domain>[\w-]+)\[:(?P<characters>\d*)\](?: sha256:(?P<digest>\w+))?")
+"""As `math[:4096] sha256:0a1b2c3d4e5f`; versions of earlier code have no digest."""
 TOLERANCE = 1e-3
 """Bits per byte: scores written on a GPU (bfloat16) differ by less from those of a CPU."""
 
 
 def promote(uri: str, aliases: Sequence[str], split: Split, recorded: float, config: Config) -> None:
     """Point `aliases` at a version once it was loaded anew and scored as recorded (bits per byte of `split`)."""
-    found = rescore(registry.load(uri), split, config)
-    require(math.isclose(found, recorded, abs_tol=TOLERANCE),
-            f"{uri} must score the recorded {recorded:.4f} bits per byte before it is aliased", round(found, 4))
+    score = rescore(registry.load(uri), split, config)
+    require(math.isclose(score, recorded, abs_tol=TOLERANCE),
+            f"{uri} must score the recorded {recorded:.4f} bits per byte before it is aliased", round(score, 4))
     for alias in aliases:
         registry.set_alias(uri, alias)
 
 
 def promote_version(uri: str, alias: str, device: str) -> str:
-    """The same for a version that was registered earlier; returns the URI of the version."""
+    """Do the same for a version that was registered earlier; returns the URI of the version."""
     version = registry.version_of(uri)
     wrong = list(faults(version, device))
     require(not wrong, f"{version.uri} must be what the registry says of it before it is called {alias}", wrong)
@@ -45,21 +48,33 @@ def promote_version(uri: str, alias: str, device: str) -> str:
 
 
 def rescore(checkpoint: Checkpoint, split: Split, config: Config) -> float:
-    """Bits per byte of `split`."""
-    return evaluate(stages.built(checkpoint, config), checkpoint, split).bits_per_byte
+    """Score a checkpoint on `split`, in bits per byte."""
+    return evaluate(build_model(checkpoint, config), checkpoint, split).bits_per_byte
 
 
-def record(domain: str, characters: int, bits_per_byte: float) -> dict[str, str]:
-    """The tags that say which score a version had on how many characters (0: all) of a domain's validation text."""
-    return {"bits_per_byte": f"{bits_per_byte:.4f}", SCORED_ON: f"{domain}[:{characters or ''}]"}
+def score_tags(domain: str, split: Split, bits_per_byte: float) -> dict[str, str]:
+    """Write the tags that say which score a version had, and on which validation text."""
+    return {"bits_per_byte": f"{bits_per_byte:.4f}", SCORED_ON: f"{domain}[:{len(split)}] sha256:{digest_of(split)}"}
+
+
+def digest_of(split: Split) -> str:
+    return hashlib.sha256(split.text.encode()).hexdigest()[:12]
 
 
 def validation_split(version: Version, checkpoint: Checkpoint, config: Config) -> Split:
-    """The text that the recorded score of a version was read from. UserError where it cannot be had."""
+    """Find the text that the recorded score of a version was read from. UserError where it cannot be had."""
+    tag = TAG.fullmatch(version.tags.get(SCORED_ON, ""))
+    if tag is None:
+        raise UserError(f"version must have the tag {SCORED_ON}, got {version.tags.get(SCORED_ON, '')!r}")
     corpora = corpora_for(checkpoint, texts_of(config), config)
-    name, _, characters = version.tags[SCORED_ON].partition("[:")
-    require(name in corpora, f"domains of the run must be among those that the version was {SCORED_ON}", name)
-    return corpora[name].validation.head(int(characters.rstrip("]") or 0))
+    if tag["domain"] == JOINT and JOINT not in corpora and len(corpora) > 1:
+        corpora[JOINT] = joint_corpus(corpora)
+    require(tag["domain"] in corpora, f"domains of the run must be among those that the version was {SCORED_ON}",
+            tag["domain"])
+    split = corpora[tag["domain"]].validation.head(int(tag["characters"] or 0))
+    require(tag["digest"] in (None, digest_of(split)), f"text of {tag['domain']!r} must be the one that the version "
+            f"was {SCORED_ON}, sha256:{tag['digest']}", f"sha256:{digest_of(split)}")
+    return split
 
 
 @functools.cache
@@ -68,7 +83,7 @@ def texts_of(config: Config) -> Sequence[DomainText]:
 
 
 def verify(versions: Sequence[Version], device: str) -> Iterator[tuple[Version, list[str]]]:
-    """Each version with what is wrong with it: its digest, score and vocabulary; then doubles and falling steps."""
+    """Say of each version what is wrong with it: its digest, score and vocabulary; then doubles and falling steps."""
     seen: dict[str, Version] = {}
     for name, group in groupby(versions, key=lambda version: version.name):
         steps: dict[str, int] = {}
@@ -84,23 +99,23 @@ def verify(versions: Sequence[Version], device: str) -> Iterator[tuple[Version, 
 
 
 def faults(version: Version, device: str) -> Iterator[str]:
-    """What is wrong with one version by itself, in words."""
+    """Say what is wrong with one version by itself, in words."""
     try:
         checkpoint = registry.load(version.uri)
         yield from different(version.tags, {"sha256": checkpoint.sha256, "step": str(checkpoint.step),
                                             "domain": checkpoint.domain,
                                             "vocabulary_sha256": checkpoint.vocabulary.sha256})
         config = replace(run_config(version.run_id), device=device)
-        found = rescore(checkpoint, validation_split(version, checkpoint, config), config)
-    except (UserError, KeyError) as error:
+        score = rescore(checkpoint, validation_split(version, checkpoint, config), config)
+    except UserError as error:
         yield f"cannot be scored: {error}"
         return
-    recorded = float(version.tags["bits_per_byte"])
-    if not math.isclose(found, recorded, abs_tol=TOLERANCE):
-        yield f"{found:.4f} bits per byte, recorded {recorded:.4f}"
+    recorded = float(version.tags.get("bits_per_byte", "nan"))
+    if not math.isclose(score, recorded, abs_tol=TOLERANCE):
+        yield f"{score:.4f} bits per byte, recorded {recorded:.4f}"
 
 
-def different(tags: Mapping[str, str], found: Mapping[str, str]) -> Iterator[str]:
-    for name, value in found.items():
+def different(tags: Mapping[str, str], actual: Mapping[str, str]) -> Iterator[str]:
+    for name, value in actual.items():
         if tags.get(name, "") != value:
             yield f"{name} {value[:12]}, recorded {tags.get(name, '')[:12]}"

@@ -110,12 +110,17 @@ def set_alias(uri: str, alias: str) -> None:
 
 
 def set_best(uri: str) -> None:
-    """Point `best` at this version unless the one that has it lies lower in its tag `bits_per_byte`."""
+    """Point `best` at the lowest `bits_per_byte` of this version and those that were scored on the same text.
+
+    Scores on other texts, or on other lengths of one, say nothing of each other (`scored_on`): the newest version's
+    text decides, and `best` leaves a version that was scored on another one.
+    """
     _, name, number = uri.split("/")
-    scores = {str(version.version): float(version.tags["bits_per_byte"]) for version in versions(name)}
-    holder = str(mlflow.MlflowClient().get_registered_model(name).aliases.get("best", number))
-    if scores[number] <= scores.get(holder, scores[number]):
-        set_alias(uri, "best")
+    every = versions(name)
+    (scored_on,) = (version.tags.get("scored_on") for version in every if str(version.version) == number)
+    scores = [(float(version.tags["bits_per_byte"]), -int(version.version)) for version in every
+              if version.tags.get("scored_on") == scored_on and "bits_per_byte" in version.tags]
+    set_alias(f"models:/{name}/{-min(scores)[1]}", "best")
 
 
 def load(uri: str) -> Checkpoint:

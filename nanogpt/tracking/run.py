@@ -6,11 +6,11 @@ import contextlib
 import io
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # read by MLflow when it is imported
 
@@ -29,28 +29,34 @@ from mlflow.utils.uri import is_local_uri
 
 from nanogpt.config import Config, config_of
 from nanogpt.errors import UserError
-from nanogpt.model.checkpoint import Checkpoint, save_checkpoint
-from nanogpt.report.plots.common import png
-from nanogpt.text.corpus import Corpus
+from nanogpt.tracking.download import downloaded
 from nanogpt.tracking.environment import commit, environment, git
 from nanogpt.tracking.project_run import mark_unused
 from nanogpt.tracking.store_errors import closed_in_any_case
-from nanogpt.training.loop import TrainingState, load_state, save_state
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-STATES = "states"
 
 
 def key(*parts: str) -> str:
-    """A metric key: `key("zero_shot", "math", "bits_per_byte")` is "zero_shot/math/bits_per_byte"."""
+    """Build a metric key: `key("zero_shot", "math", "bits_per_byte")` is "zero_shot/math/bits_per_byte"."""
     return "/".join(parts)
 
 
 @dataclass(frozen=True)
-class Run:
-    """An open MLflow run."""
+class TextDataset:
+    """A text as MLflow shows it: name, digest and origin, not the text itself."""
+
+    name: str
+    sha256: str
+    origin: str
+    licence: str
+
+    def for_mlflow(self) -> MetaDataset:
+        source = CodeDatasetSource({"origin": self.origin, "licence": self.licence, "sha256": self.sha256})
+        return MetaDataset(source, name=self.name, digest=self.sha256[:32])  # type: ignore[abstract]
+
+
+@dataclass(frozen=True)
+class TrackedRun:
+    """An open MLflow run: it takes numbers, tables, text, bytes and files."""
 
     id: str
     experiment_id: str
@@ -58,31 +64,31 @@ class Run:
 
     @property
     def link(self) -> tuple[str, str]:
-        """Its id, and its page below the address of the MLflow UI."""
+        """Give its id, and its page below the address of the MLflow UI."""
         return self.id, f"/#/experiments/{self.experiment_id}/runs/{self.id}"
 
     @property
     def page(self) -> str:
-        """The runs of its experiment in the UI's view of trainings, which shows the registry too."""
+        """Give the page of its experiment's runs in the UI's view of trainings, which shows the registry too."""
         return f"/#/experiments/{self.experiment_id}/runs?workflowType=machine_learning"
 
     def metrics(self, values: Mapping[str, float], step: int = 0, model_id: str | None = None,
-                corpus: Corpus | None = None) -> None:
+                dataset: TextDataset | None = None) -> None:
         """Log finite numbers at a training step, in one batch.
 
-        Also on the logged model where its id is given, linked to the corpus that they were read from.
+        Also on the logged model where its id is given, linked to the text that they were read from.
         """
         finite = {name: float(value) for name, value in values.items() if value == value}
         if model_id:
             mlflow.log_metrics(finite, step=step, run_id=self.id, model_id=model_id,
-                               dataset=dataset_of(corpus) if corpus else None)
+                               dataset=dataset.for_mlflow() if dataset else None)
         else:
             now = get_current_time_millis()
             batch = [Metric(name, value, now, step) for name, value in finite.items()]
             mlflow.MlflowClient().log_batch(self.id, metrics=batch)
 
     def table(self, frame: pd.DataFrame, name: str, *, show: bool = True) -> None:
-        """`tables/<name>.csv` for people and, where `show`, `tables/<name>.json` for the table view of the UI."""
+        """Log `tables/<name>.csv` for people and, where `show`, `tables/<name>.json` for the table view of the UI."""
         if frame.empty:
             return
         if show:
@@ -92,9 +98,6 @@ class Run:
             text = io.BytesIO()
             pyarrow.csv.write_csv(pyarrow.Table.from_pandas(frame, preserve_index=False), text)
             self.bytes(text.getvalue(), f"tables/{name}.csv")
-
-    def figure(self, figure: Figure, name: str) -> None:
-        self.bytes(png(figure), f"figures/{name}.png")
 
     def bytes(self, data: bytes, path: str) -> None:
         copy = scratch_path(Path(path).name)
@@ -108,16 +111,16 @@ class Run:
         mlflow.log_text(text, path, run_id=self.id)
 
     def artifact(self, path: str) -> str:
-        """Where an artifact lies: a path where the store is on this machine, else its address."""
+        """Say where an artifact lies: a path where the store is on this machine, else its address."""
         uri = f"{mlflow.MlflowClient().get_run(self.id).info.artifact_uri}/{path}"
         return str(local_file_uri_to_path(uri)) if is_local_uri(uri) else str(uri)
 
     def describe(self, markdown: str) -> None:
-        """The description at the head of the run's page: headings and lists, no tables."""
+        """Write the description at the head of the run's page: headings and lists, no tables."""
         self.tags({"mlflow.note.content": markdown})
 
     def introduce(self, markdown: str) -> None:
-        """The description at the head of the experiment's pages, unless it has one."""
+        """Write the description at the head of the experiment's pages, unless it has one."""
         note, client = "mlflow.note.content", mlflow.MlflowClient()
         if note not in client.get_experiment(self.experiment_id).tags:
             client.set_experiment_tag(self.experiment_id, note, markdown)
@@ -125,48 +128,33 @@ class Run:
     def tags(self, tags: Mapping[str, Any]) -> None:
         mlflow.MlflowClient().log_batch(self.id, tags=[RunTag(name, str(value)) for name, value in tags.items()])
 
-    def datasets(self, corpora: Mapping[str, Corpus], context: str) -> None:
-        """Record which texts were read, with digest and origin."""
-        for corpus in corpora.values():
-            mlflow.log_input(dataset_of(corpus), context=context)
+    def datasets(self, datasets: Iterable[TextDataset], context: str) -> None:
+        """Record which texts were read."""
+        for dataset in datasets:
+            mlflow.log_input(dataset.for_mlflow(), context=context)
 
-    def checkpoint(self, checkpoint: Checkpoint, name: str | None = None) -> Path:
-        """`checkpoints/<name>` as an artifact; returns a local copy, which lives as long as the process."""
-        path = save_checkpoint(checkpoint, scratch_path(name or checkpoint.file_name))
-        self.file(path, "checkpoints")
-        return path
+    def files(self, folder: str) -> list[str]:
+        """List the artifacts of a folder by path, sorted."""
+        return sorted(item.path for item in mlflow.MlflowClient().list_artifacts(self.id, folder))
 
-    def keep_state(self, state: TrainingState) -> None:
-        """Keep what a training needs to go on. Only then is an earlier state removed: a kill may come at any moment."""
-        local = save_state(state, scratch_path(f"step_{state.step:06d}.pt"))
-        self.file(local, STATES)
-        local.unlink()
-        self.delete(*(path for path in self.states() if not path.endswith(local.name)))
-
-    def kept_state(self) -> TrainingState | None:
-        """The last whole state with which the training of this run was stopped; None where none was kept."""
-        for path in reversed(self.states()):
-            with contextlib.suppress(UserError):  # cut off in the middle of being written
-                return load_state(Path(mlflow.artifacts.download_artifacts(run_id=self.id, artifact_path=path)))
-        return None
-
-    def states(self) -> list[str]:
-        return sorted(item.path for item in mlflow.MlflowClient().list_artifacts(self.id, STATES))
+    def download(self, path: str) -> contextlib.AbstractContextManager[Path]:
+        """Give a copy of an artifact for as long as it is read."""
+        return downloaded(f"runs:/{self.id}/{path}")
 
     def delete(self, *paths: str) -> None:
         for path in paths:
             get_artifact_repository(mlflow.get_run(self.id).info.artifact_uri).delete_artifacts(path)
 
     def history(self, metrics: Mapping[str, str]) -> list[dict[str, Any]]:
-        """What was logged of `metrics` (column to key) as a row for each step, None where a metric has no value."""
+        """List what was logged of `metrics` (column to key), a row for each step; None where a metric has no value."""
         client = mlflow.MlflowClient()
-        found = {column: {m.step: m.value for m in client.get_metric_history(self.id, name)}
-                 for column, name in metrics.items()}
-        steps = sorted({step for values in found.values() for step in values})
-        return [{"step": step} | {column: values.get(step) for column, values in found.items()} for step in steps]
+        by_column = {column: {m.step: m.value for m in client.get_metric_history(self.id, name)}
+                     for column, name in metrics.items()}
+        steps = sorted({step for values in by_column.values() for step in values})
+        return [{"step": step} | {column: values.get(step) for column, values in by_column.items()} for step in steps]
 
     def config(self, config: Config) -> None:
-        """The resolved configuration: `config.json`, and as parameters those that the run lacks."""
+        """Log the resolved configuration: `config.json`, and as parameters those that the run lacks."""
         mlflow.log_dict(asdict(config), "config.json", run_id=self.id)
         client = mlflow.MlflowClient()
         known = client.get_run(self.id).data.params
@@ -178,27 +166,20 @@ _scratch: list[tempfile.TemporaryDirectory[str]] = []
 
 
 def scratch_folder() -> str:
-    """A folder that is removed when the process ends."""
+    """Make a folder that is removed when the process ends."""
     if not _scratch:
         _scratch.append(tempfile.TemporaryDirectory(prefix="nanogpt-"))
     return _scratch[0].name
 
 
 def scratch_path(name: str) -> Path:
-    """A path of this name in a new folder that is removed when the process ends."""
+    """Give a path of this name in a new folder that is removed when the process ends."""
     return Path(tempfile.mkdtemp(dir=scratch_folder())) / name
 
 
-def dataset_of(corpus: Corpus) -> MetaDataset:
-    """A text as MLflow describes it: name, digest and origin, not the text itself."""
-    source = CodeDatasetSource({"origin": corpus.source.origin, "licence": corpus.source.licence,
-                                "sha256": corpus.source.sha256})
-    return MetaDataset(source, name=corpus.name, digest=corpus.source.sha256[:32])  # type: ignore[abstract]
-
-
 @contextmanager
-def open_run(name: str, config: Config | None = None, resume: str = "", **tags: Any) -> Iterator[Run]:
-    """An MLflow run, nested where one is open; the run that `mlflow run` made is adopted by the first.
+def open_run(name: str, config: Config | None = None, resume: str = "", **tags: Any) -> Iterator[TrackedRun]:
+    """Open an MLflow run, nested where one is open; the run that `mlflow run` made is adopted by the first.
 
     `resume` is the id of an earlier run, which goes on. With `config` the configuration and the environment are
     logged; at the outermost run also what git has not committed and, every ten seconds, the load of the machine. A
@@ -209,7 +190,7 @@ def open_run(name: str, config: Config | None = None, resume: str = "", **tags: 
         mark_unused()
     with closed_in_any_case() as ids, mlflow.start_run(resume or None, run_name=name, nested=not outermost,
                                                        log_system_metrics=outermost) as active:
-        run = Run(active.info.run_id, active.info.experiment_id, name)
+        run = TrackedRun(active.info.run_id, active.info.experiment_id, name)
         ids.append(run.id)
         shared = {"preset": config.preset, "seed": config.seed, "git_commit": commit()} if config else {}
         run.tags({"mlflow.runName": name} | {tag: value for tag, value in {**shared, **tags}.items() if value != ""})
@@ -222,7 +203,7 @@ def open_run(name: str, config: Config | None = None, resume: str = "", **tags: 
 
 
 def run_config(run_id: str) -> Config:
-    """The configuration of a run, from its `config.json`. UserError where it has none."""
+    """Read the configuration of a run from its `config.json`. UserError where it has none."""
     try:
         return config_of(mlflow.artifacts.load_dict(f"runs:/{run_id}/config.json"))
     except (MlflowException, OSError) as error:
@@ -230,7 +211,7 @@ def run_config(run_id: str) -> Config:
 
 
 def earlier_run(run_id: str) -> tuple[Config, str]:
-    """The configuration and the domain of a training's run. UserError where there is no such run."""
+    """Read the configuration and the domain of a training's run. UserError where there is no such run."""
     try:
         return run_config(run_id), mlflow.get_run(run_id).data.tags["domain"]
     except (UserError, MlflowException, KeyError) as error:

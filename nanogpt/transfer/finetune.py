@@ -93,15 +93,16 @@ def adapt(members: Sequence[FineTuning], config: Config) -> Iterator[list[Adapta
     rates_M = torch.tensor([member.learning_rate for member in members], device=device)
     optimizer = MemberAdam(learning.parameters(), rates_M)
     step_once = make_step(model, [optimizer], members=len(members))
-    feed = batches(shown_to(members, settings.shots).to(device), settings.transfer_batch_size,
-                   settings.transfer_steps, [member.seed for member in members])
+    windows_MKT = shown_to(members, settings.shots)
+    feed = batches(windows_MKT.to(device), settings.transfer_batch_size, settings.transfer_steps,
+                   [member.seed for member in members])
     points = set(evenly_spaced_steps(settings.transfer_steps, settings.curve_points))
     for step in range(settings.transfer_steps + 1):
         if step in points:
-            found = validation_losses(model, members, settings.curve_characters)
-            last = step == settings.transfer_steps or not any(math.isfinite(bits) for bits, _ in found)
-            yield [AdaptationPoint(step, *loss, adapted(member, model, i, step) if last else None)
-                   for i, (member, loss) in enumerate(zip(members, found, strict=True))]
+            losses = validation_losses(model, members, settings.curve_characters)
+            last = step == settings.transfer_steps or not any(math.isfinite(bits) for bits, _ in losses)
+            yield [AdaptationPoint(step, *loss, adapted(member, model, i, step, windows_MKT[i]) if last else None)
+                   for i, (member, loss) in enumerate(zip(members, losses, strict=True))]
             if last:
                 return
         set_rate_factor([optimizer], rate_factor(step, settings.transfer_steps, WARMUP_STEPS, 0.0))
@@ -109,28 +110,31 @@ def adapt(members: Sequence[FineTuning], config: Config) -> Iterator[list[Adapta
 
 
 def shown_to(members: Sequence[FineTuning], shots: int) -> Tensor:
-    """The windows (M, K, T + 1) that each member learns from."""
+    """Choose the windows (M, K, T + 1) that each member learns from."""
     return torch.stack([few_shot_windows(member.target.train, member.checkpoint.model_config.block_size, shots,
                                          member.seed) for member in members])
 
 
 def validation_losses(model: GPT, members: Sequence[FineTuning], characters: int) -> list[tuple[float, float]]:
-    """Bits per byte and nats per character of each member on the head of its target's validation text."""
-    length = min(characters, *(len(member.target.validation) for member in members))
-    splits = [member.target.validation.head(length) for member in members]
-    nats_MN = stacked_losses(model, splits).double()
+    """Score each member on the head of its target's validation text, in bits per byte and nats per character."""
+    splits = [member.target.validation.head(characters) for member in members]
+    nats = [nats_N.double() for nats_N in stacked_losses(model, splits)]
     return [((bits(float(nats_N.sum())) + ESCAPE_BITS_PER_BYTE * int(split.escape_bytes_N.sum())) / split.n_bytes,
-             float(nats_N.mean())) for nats_N, split in zip(nats_MN, splits, strict=True)]
+             float(nats_N.mean())) for nats_N, split in zip(nats, splits, strict=True)]
 
 
-def adapted(member: FineTuning, model: GPT, place: int, step: int) -> Checkpoint:
-    """The checkpoint of a member adapted for `step` steps; it has seen what its parent and the target hold."""
+def adapted(member: FineTuning, model: GPT, place: int, step: int, windows_KT: Tensor) -> Checkpoint:
+    """Make the checkpoint of a member adapted for `step` steps to its windows (K, T + 1).
+
+    It has seen what its parent has and, after a step, these windows.
+    """
     source, target = member.checkpoint, member.target
+    shown_V = torch.bincount(windows_KT.flatten(), minlength=len(source.vocabulary)) * (step > 0)
     notes = dict(source.notes) | {"parent_sha256": source.sha256, "parent_domain": source.domain,
                                   "parent_step": source.step, "learning_rate": member.learning_rate,
                                   "seed": member.seed}
     return Checkpoint(f"{source.domain}-to-{target.name}", step, source.model_config, source.vocabulary,
-                      weights_of_member(model, place), source.character_counts_V + target.character_counts_V, notes)
+                      weights_of_member(model, place), source.character_counts_V + shown_V, notes)
 
 
 def extend_vocabulary(checkpoint: Checkpoint, text: str, min_count: int) -> Checkpoint:

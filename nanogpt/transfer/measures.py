@@ -14,7 +14,7 @@ from scipy import stats
 LEVEL = 0.95
 
 
-class Interval(NamedTuple):
+class MeanInterval(NamedTuple):
     """A mean and its two-sided 95 % t interval; the bounds are nan where there is one value."""
 
     mean: float
@@ -27,27 +27,27 @@ class Interval(NamedTuple):
         return self.low > 0 or self.high < 0
 
 
-def mean_interval(values: Sequence[float]) -> Interval:
-    """Student's interval of the mean of independent values. ValueError where there is none."""
+def mean_interval(values: Sequence[float]) -> MeanInterval:
+    """Compute Student's interval of the mean of independent values. ValueError where there is none."""
     n = len(values)
     if not n:
         raise ValueError("values must be at least one, got 0")
     mean = float(np.mean(values))
     if n == 1:
-        return Interval(mean, float("nan"), float("nan"), n)
+        return MeanInterval(mean, float("nan"), float("nan"), n)
     half = float(stats.t.ppf((1 + LEVEL) / 2, n - 1) * stats.sem(values))
-    return Interval(mean, mean - half, mean + half, n)
+    return MeanInterval(mean, mean - half, mean + half, n)
 
 
 def loss_after(steps: Sequence[int], losses: Sequence[float], step: float) -> float:
-    """The loss at `step`, interpolated linearly between the curve's points. ValueError outside the curve."""
+    """Give the loss at `step`, interpolated linearly between the curve's points. ValueError outside the curve."""
     if not steps[0] <= step <= steps[-1]:
         raise ValueError(f"step must be in [{steps[0]}, {steps[-1]}], got {step}")
     return float(np.interp(step, steps, losses))
 
 
 def area_under_curve(steps: Sequence[int], losses: Sequence[float]) -> float:
-    """Mean loss over the adaptation, bits per byte: the trapezoids' area over the number of steps.
+    """Average the loss over the adaptation, bits per byte: the trapezoids' area over the number of steps.
 
     "Total reward" of Taylor & Stone 2009 (JMLR 10:1633), per step and for a loss. A curve of one point is its loss.
     """
@@ -65,7 +65,7 @@ class Steps(NamedTuple):
 
 
 def steps_to(steps: Sequence[int], losses: Sequence[float], threshold: float) -> Steps:
-    """When the loss first is at most `threshold`, interpolated linearly ("time to threshold", Taylor & Stone 2009)."""
+    """Say when the loss first is at most `threshold`, interpolated ("time to threshold", Taylor & Stone 2009)."""
     below = np.flatnonzero(np.asarray(losses) <= threshold)
     if not len(below):
         return Steps(float(steps[-1]), False)
@@ -76,16 +76,16 @@ def steps_to(steps: Sequence[int], losses: Sequence[float], threshold: float) ->
     return Steps(float(steps[at - 1] + share * (steps[at] - steps[at - 1])), True)
 
 
-def mean_steps(found: Sequence[Steps]) -> Steps:
-    """Restricted mean of possibly censored times: the area under the Kaplan–Meier survival curve, up to its last time.
+def mean_steps(times_to: Sequence[Steps]) -> Steps:
+    """Take the restricted mean of possibly censored times: the area under the Kaplan–Meier curve up to its last time.
 
     Kaplan & Meier 1958 (JASA 53:457). Where the curve does not come down to 0 the mean is a lower bound, and said to
     be not reached. Without censoring it is the mean. ValueError where there is none.
     """
-    if not found:
+    if not times_to:
         raise ValueError("times must be at least one, got 0")
-    times = np.array([item.steps for item in found])
-    reached = np.array([item.reached for item in found])
+    times = np.array([item.steps for item in times_to])
+    reached = np.array([item.reached for item in times_to])
     survival = stats.ecdf(stats.CensoredData(uncensored=times[reached], right=times[~reached])).sf
     edges = np.unique(np.concatenate(([0.0], survival.quantiles, [times.max()])))
     left = survival.evaluate(edges[:-1])
@@ -93,7 +93,7 @@ def mean_steps(found: Sequence[Steps]) -> Steps:
 
 
 def transfer_ratio(area: float, scratch_area: float) -> float:
-    """Share of the scratch model's area under the curve that the source saves; negative where it does harm.
+    """Compute the share of the scratch model's area under the curve that the source saves; negative where it does harm.
 
     Taylor & Stone 2009's transfer ratio, for a loss.
     """
@@ -112,7 +112,7 @@ class Amount(NamedTuple):
 
 def effective_data_transferred(loss: float, shots: int, scratch_shots: Sequence[int],
                                scratch_losses: Sequence[float]) -> Amount:
-    """How many more windows of the target a model from scratch needs for the same loss: D_T = D_E - D_F.
+    """Say how many more windows of the target a model from scratch needs for the same loss: D_T = D_E - D_F.
 
     Hernandez et al. 2021 (arXiv:2102.01293), eq. 1. D_E is read off the scratch losses over shots (ascending), made
     monotone, linearly in log shots. A loss above that of the fewest shots counts as those. ValueError where there is
@@ -129,13 +129,14 @@ def effective_data_transferred(loss: float, shots: int, scratch_shots: Sequence[
 
 
 def rate_sensitivity(rates: Sequence[float], losses: Sequence[float]) -> float:
-    """What a learning rate drawn log-uniformly from the range that was tried costs over the best one, bits per byte.
+    """Say what a rate drawn log-uniformly from the range that was tried costs over the best one, bits per byte.
 
+    `losses` are the last ones of all trials, of the pruned ones too: without them the worst rates would not count.
     The mean over log(rate) of the losses, joined linearly, minus the lowest: how densely a search sampled each part
     of the range does not matter. nan with fewer than two different rates.
     """
     if len(set(rates)) < 2:
         return float("nan")
     order = np.argsort(rates)
-    places, found = np.log(rates)[order], np.asarray(losses)[order]
-    return float(np.trapezoid(found, places) / (places[-1] - places[0]) - found.min())
+    places, ordered = np.log(rates)[order], np.asarray(losses)[order]
+    return float(np.trapezoid(ordered, places) / (places[-1] - places[0]) - ordered.min())

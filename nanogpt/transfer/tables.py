@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import pandas as pd
 
+from nanogpt.config import Row
 from nanogpt.transfer.measures import (
-    Interval,
+    MeanInterval,
     Steps,
     area_under_curve,
     effective_data_transferred,
@@ -28,11 +28,9 @@ COMPARED = {"test_bits_per_byte": "test loss after adaptation", "change_bits_per
             "area_bits_per_byte": "mean loss during adaptation", "steps_to_threshold": "steps to the earlier one's end"}
 """What stages are compared by; lower is better in all of them."""
 
-Row = dict[str, Any]
-
 
 def view_means(transfers: pd.DataFrame, view: str = "tuned") -> pd.DataFrame:
-    """A row for each cell: the means over the seeds of one view, without the column of seeds."""
+    """Average each cell over the seeds of one view, without the column of seeds."""
     if transfers.empty:
         return transfers
     rows = transfers[transfers["view"] == (view if view in set(transfers["view"]) else transfers["view"].iloc[0])]
@@ -42,7 +40,7 @@ def view_means(transfers: pd.DataFrame, view: str = "tuned") -> pd.DataFrame:
 
 
 def curve_means(curves: pd.DataFrame) -> pd.DataFrame:
-    """A row for each cell, view and step: mean, lowest and highest validation loss over the seeds."""
+    """Summarize each cell, view and step: mean, lowest and highest validation loss over the seeds."""
     if curves.empty:
         return curves
     loss = curves.groupby([*CELL, "view", "step"], sort=False)["validation_bits_per_byte"]
@@ -50,7 +48,7 @@ def curve_means(curves: pd.DataFrame) -> pd.DataFrame:
 
 
 def run_measures(transfers: pd.DataFrame, curves: pd.DataFrame) -> pd.DataFrame:
-    """`transfers` with what each learning curve says: area, loss half-way, steps to the threshold and if it came there.
+    """Add what each learning curve says to `transfers`: area, loss half-way, steps to the threshold, if it came there.
 
     The threshold is where the least trained checkpoint of the same source, target, shots and view ends on average
     over its seeds. Where it is not reached, the steps are those that were made: a right-censored time.
@@ -61,20 +59,20 @@ def run_measures(transfers: pd.DataFrame, curves: pd.DataFrame) -> pd.DataFrame:
     first = ends[ends["checkpoint_step"] == ends.groupby(RIVALS)["checkpoint_step"].transform("min")]
     thresholds = first.groupby(RIVALS)["validation_bits_per_byte"].mean().to_dict()
     by_run = dict(iter(curves.sort_values("step").groupby(RUN, sort=False)))
-    found = []
+    measured = []
     for row in transfers.to_dict("records"):
         curve = by_run[tuple(row[name] for name in RUN)]
         steps, losses = curve["step"].tolist(), curve["validation_bits_per_byte"].tolist()
         reached = steps_to(steps, losses, thresholds[tuple(row[name] for name in RIVALS)])
         change = row["test_bits_per_byte"] - row["zero_shot_bits_per_byte"]
-        found.append(row | {"change_bits_per_byte": change, "area_bits_per_byte": area_under_curve(steps, losses),
+        measured.append(row | {"change_bits_per_byte": change, "area_bits_per_byte": area_under_curve(steps, losses),
                             "bits_per_byte_half_way": loss_after(steps, losses, (steps[0] + steps[-1]) / 2),
                             "steps_to_threshold": reached.steps, "reached_threshold": reached.reached})
-    return pd.DataFrame(found)
+    return pd.DataFrame(measured)
 
 
 def cell_measures(runs: pd.DataFrame, trials: pd.DataFrame) -> pd.DataFrame:
-    """One row for each cell and view: means over seeds with 95 % t intervals, and what is measured against scratch."""
+    """Summarize each cell and view in a row: means over seeds with 95 % t intervals, and comparisons with scratch."""
     if runs.empty:
         return runs
     return pd.DataFrame(_cell_row(dict(zip([*CELL, "view"], key, strict=True)), part, runs, trials)
@@ -92,25 +90,30 @@ def _cell_row(names: Row, part: pd.DataFrame, runs: pd.DataFrame, trials: pd.Dat
     row |= {"steps_to_threshold": str(steps), "seeds_that_reached_it": int(part["reached_threshold"].sum())}
     forgotten = (part["source_bits_per_byte_after"] - part["source_bits_per_byte_before"]).astype(float).dropna()
     row |= _columns("forgetting_bits_per_byte", mean_interval(forgotten.tolist())) if len(forgotten) else {}
-    ended = _same(trials, names, CELL).dropna(subset="validation_bits_per_byte") if len(trials) else trials
-    if len(ended):
-        row["rate_sensitivity"] = rate_sensitivity(ended["learning_rate"].tolist(),
-                                                   ended["validation_bits_per_byte"].tolist())
+    tried = _same(trials, names, CELL).dropna(subset="last_bits_per_byte") if len(trials) else trials
+    if len(tried):
+        row["rate_sensitivity"] = rate_sensitivity(tried["learning_rate"].tolist(),
+                                                   tried["last_bits_per_byte"].tolist())
     scratch = _same(runs[runs["stage"] == "scratch"], names, ["target", "view"])
     return row | (_against_scratch(row, scratch) if len(scratch) and names["stage"] != "scratch" else {})
 
 
 def _against_scratch(row: Row, scratch: pd.DataFrame) -> Row:
-    """Jumpstart (Taylor & Stone 2009) in bits per byte, transfer ratio, effective data transferred in windows."""
+    """Compute jumpstart (Taylor & Stone 2009, bits per byte), transfer ratio and effective data transferred (windows).
+
+    The latter needs scratch models of at least two numbers of shots: with one it could only be 0 or "more".
+    """
     equal = scratch[scratch["shots"] == row["shots"]]
     by_shots = scratch.groupby("shots")["test_bits_per_byte"].mean().sort_index()
-    data = effective_data_transferred(row["test_bits_per_byte"], row["shots"], by_shots.index.tolist(),
-                                      by_shots.tolist())
-    found: Row = {"effective_windows_transferred": str(data)}
+    against: Row = {}
+    if len(by_shots) > 1:
+        data = effective_data_transferred(row["test_bits_per_byte"], row["shots"], by_shots.index.tolist(),
+                                          by_shots.tolist())
+        against["effective_windows_transferred"] = str(data)
     if len(equal):
-        found["jumpstart_bits_per_byte"] = equal["zero_shot_bits_per_byte"].iloc[0] - row["zero_shot_bits_per_byte"]
-        found["transfer_ratio"] = transfer_ratio(row["area_bits_per_byte"], equal["area_bits_per_byte"].mean())
-    return found
+        against["jumpstart_bits_per_byte"] = equal["zero_shot_bits_per_byte"].iloc[0] - row["zero_shot_bits_per_byte"]
+        against["transfer_ratio"] = transfer_ratio(row["area_bits_per_byte"], equal["area_bits_per_byte"].mean())
+    return against
 
 
 def _same(frame: pd.DataFrame, names: Row, columns: Sequence[str]) -> pd.DataFrame:
@@ -120,12 +123,12 @@ def _same(frame: pd.DataFrame, names: Row, columns: Sequence[str]) -> pd.DataFra
     return frame[mask]
 
 
-def _columns(name: str, interval: Interval) -> Row:
+def _columns(name: str, interval: MeanInterval) -> Row:
     return {name: interval.mean, f"{name}_low": interval.low, f"{name}_high": interval.high}
 
 
 def stage_comparisons(runs: pd.DataFrame) -> pd.DataFrame:
-    """Later minus earlier stage, for each view and measure: mean and 95 % t interval over source → target pairs.
+    """Compare later with earlier stages by each view and measure: mean and 95 % t interval over source → target pairs.
 
     Runs are paired over source, target, shots and seed; differences are averaged over shots and seeds first, which
     share weights and texts, so that each pair of domains counts once. Steps to the threshold are compared as
@@ -153,15 +156,15 @@ def _compared(view: str, runs: pd.DataFrame) -> Iterator[Row]:
                        "claim": verdict(interval)}
 
 
-def verdict(interval: Interval) -> str:
-    """What the interval allows to be said of the later stage."""
+def verdict(interval: MeanInterval) -> str:
+    """Say what the interval allows to be claimed of the later stage."""
     if not interval.excludes_zero:
         return "not decided"
     return "better" if interval.mean < 0 else "worse"
 
 
 def with_front(measures: pd.DataFrame) -> pd.DataFrame:
-    """Of each source and target, `gain_bits_per_byte` on the target and whether a row is on the Pareto front.
+    """Add `gain_bits_per_byte` on the target, and whether a row is on the Pareto front of its source and target.
 
     On the front no other cell of the pair gains more and forgets less. Rows without a source's own text are left out.
     """
@@ -182,7 +185,7 @@ CLAIMS = {"better": "the interval allows the claim that the later one adapts bet
 
 
 def sentences(comparisons: pd.DataFrame) -> Iterator[str]:
-    """For each view, whether the last stage adapts better or worse than the first, and if the interval allows it."""
+    """Say for each view whether the last stage adapts better or worse than the first, and if the interval allows it."""
     if comparisons.empty:
         return
     last = comparisons[comparisons["later"] == comparisons["later"].iloc[-1]]
@@ -205,6 +208,6 @@ def sentences(comparisons: pd.DataFrame) -> Iterator[str]:
 
 
 def interval_text(row: Row) -> str:
-    """Of the signed difference, later minus earlier."""
+    """Write the signed difference, later minus earlier, and its interval."""
     interval = f"95 % interval {row['low']:+.2f} to {row['high']:+.2f}" if row["pairs"] > 1 else "no interval"
     return f"difference {row['difference']:+.2f}, {interval}"

@@ -1,0 +1,37 @@
+"""What every phase of a study takes and fills."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from nanogpt.config import Config
+from nanogpt.study.inputs import StudiedModel, read_prompts
+from nanogpt.study.tables import Tables
+from nanogpt.text.corpus import Corpus
+
+
+@dataclass
+class Study:
+    """A study under way. Each phase reads `models` and `corpora` and adds its rows to `tables`."""
+
+    config: Config
+    corpora: Mapping[str, Corpus]
+    models: list[StudiedModel] = field(default_factory=list)    # the training phase adds those that it trains
+    tables: Tables = field(default_factory=Tables)
+    resume: str = ""                                # id of the run of a stopped training, which goes on
+    compared_stages: tuple[str, ...] = ()           # whose models every attribution method reads; none: all
+
+    @property
+    def prompts(self) -> list[tuple[str, str]]:
+        """Read (domain, prompt), the same for all models."""
+        return read_prompts(self.config, self.corpora)
+
+    @property
+    def label(self) -> str:
+        """Name preset and seed, as the runs of the study do."""
+        return f"{self.config.preset} · seed {self.config.seed}"
+
+
+Phase = Callable[[Study], None]
+"""The one signature of all phases."""
