@@ -15,8 +15,10 @@ import pytest
 import torch
 
 from nanogpt.config import ModelConfig
+from nanogpt.model.checkpoint import Checkpoint, save_checkpoint
 from nanogpt.model.gpt import GPT
 from nanogpt.text.sources import DomainText
+from nanogpt.tracking.run import TrackedRun, scratch_path
 
 ROOT = Path(__file__).parents[2]
 
@@ -34,6 +36,13 @@ def make_noisy_model(config: ModelConfig, vocab_size: int) -> GPT:
         for parameter in model.parameters():
             parameter.copy_(0.4 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64))
     return model
+
+
+def log_file(run: TrackedRun, checkpoint: Checkpoint) -> Path:
+    """A checkpoint as an artifact of a run, as trainings log it; returns the local copy."""
+    path = save_checkpoint(checkpoint, scratch_path(checkpoint.file_name))
+    run.file(path, "checkpoints")
+    return path
 
 
 QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "OMP_NUM_THREADS": "1"}

@@ -9,6 +9,7 @@ import mlflow
 import pytest
 import torch
 from click.testing import CliRunner, Result
+from support import log_file
 
 import nanogpt
 from nanogpt.commands.registry import registry as command
@@ -38,7 +39,7 @@ def test_native_checkpoints_load_by_name(models: str, trained: Checkpoint) -> No
 def test_identical_weights_are_registered_once(models: str, trained: Checkpoint) -> None:
     before = registry.catalogue()
     with open_run("again") as run:
-        model_id = registry.log_model(trained, run.checkpoint(trained), {})
+        model_id = registry.log_model(trained, log_file(run, trained), {})
         uri = registry.register(trained, model_id, run.id, {"bits_per_byte": "4.0000"})
     assert registry.catalogue() == before and uri == registry.version_of(f"models:/{NAME}@late").uri
 

@@ -22,7 +22,7 @@ from support import ROOT, elsewhere_environment
 
 from nanogpt.commands.generate import generate
 from nanogpt.model.checkpoint import Checkpoint, save_checkpoint
-from nanogpt.tracking.run import Run
+from nanogpt.tracking.run import TrackedRun
 from nanogpt.tracking.store_errors import closed_in_any_case
 
 
@@ -88,7 +88,7 @@ def test_what_a_store_says_while_a_run_is_open(store: Path, trained: Checkpoint,
     def fail(*_: object) -> None:
         raise error if isinstance(error, OSError) else MlflowException(str(error)) from error
 
-    monkeypatch.setattr(Run, "table", fail)
+    monkeypatch.setattr(TrackedRun, "table", fail)
     assert advice in refused(write(trained))
     assert statuses(store) == ["FAILED"]
 
