@@ -30,6 +30,7 @@ def require_positive(config: object, *names: str) -> None:
     for name in names:
         value = getattr(config, name)
         require(value > 0, f"{name} must be > 0", value)
+        require(value < math.inf, f"{name} must be finite", value)
 
 
 STAGE_SHARES = {"early": 1 / 16, "mid": 1 / 4, "late": 3 / 4, "final": 1.0}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
@@ -57,7 +58,7 @@ def transfer_cells(cells: Sequence[TransferCell], config: Config, tables: Tables
     all there is, so it holds measures and figures itself.
     """
     if learning_rate is not None:
-        require(learning_rate >= 0, "learning rate must be >= 0", learning_rate)
+        require(0 <= learning_rate < math.inf, "rate must be >= 0 and finite", learning_rate)
     test_losses: TestLosses = {}
     logged = []
     for group in groups(cells, cells_together(config)):

@@ -14,6 +14,7 @@ from nanogpt.commands.evaluate import evaluate
 from nanogpt.commands.generate import generate
 from nanogpt.commands.study import study as main
 from nanogpt.commands.train import train
+from nanogpt.commands.transfer import transfer
 from nanogpt.config import Config
 from nanogpt.model.allocator import keep_freed_memory
 
@@ -51,6 +52,10 @@ BAD = [
     (main, ["--device", "tpu"], "device must be auto, cpu, cuda or mps, got 'tpu'"),
     (main, ["--n-embd", "100", "--n-head", "7"], "n_embd must be divisible by"),
     (main, ["--block-size", "0"], "block_size must be > 0, got 0"),
+    (main, ["--rate-high", "inf"], "rate_high must be finite, got inf"),
+    (main, ["--grid-shots", "4,x"], "grid_shots must be numbers > 0, comma-separated, got '4,x'"),
+    (main, ["--stages", "erly"], "stages must be among early, mid, late, final, got 'erly'"),
+    (main, ["--temperatures", "warm"], "temperatures must be numbers, comma-separated, got 'warm'"),
     (main, ["--corpora", "none"], "corpora must be embedded or full, got 'none'"),
     (main, ["--domains", "shakespear"], "shakespeare"),
     (main, ["--domains", "math,math=x.txt"], "x.txt"),
@@ -63,6 +68,9 @@ BAD = [
     (evaluate, ["--models", "missing.pt"], "missing.pt"),
     (evaluate, ["--models", "short.txt"], "short.txt"),
     (analyze, ["--models", "missing.pt", "--prompts", "latin.txt"], "missing.pt"),
+    (generate, ["--model", "models:/"], "model must exist in the registry or a run, got 'models:/'"),
+    (generate, ["--model", "runs:/nothing/x"], "model must exist in the registry or a run, got 'runs:/nothing/x'"),
+    (generate, ["--model", "a.pt,b.pt"], "checkpoint must be an existing file, got 'a.pt,b.pt'"),
     (generate, ["--model", "models:/nanogpt-nothing@late"], "models:/nanogpt-nothing@late"),
     (generate, ["--model", "missing.pt", "--temperature", "-1"], "temperature must be >= 0 and finite, got -1.0"),
 ]
@@ -80,3 +88,15 @@ def test_bad_input_gets_one_line_and_exit_code_2(command, arguments, text, elsew
     assert len(lines) == 1 and text in lines[0]
     assert "Traceback" not in result.output
     assert not list(elsewhere.glob("mlruns/**/*.pt"))
+
+
+@pytest.mark.parametrize("arguments", [["--rate", "inf"], ["--rate", "nan"], ["--rate", "-1"], ["--storage", "folder"],
+                                       ["--storage", "text.txt"], ["--storage", "text.txt/journal"],
+                                       ["--storage", "foo://x"], ["--storage", "sqlite:////proc/nothing/x.db"]])
+def test_a_rate_or_a_storage_that_cannot_be_is_one_line(arguments: list[str], models: str, elsewhere: Path) -> None:
+    (elsewhere / "folder").mkdir()
+    (elsewhere / "text.txt").write_text("Boil the water, then add the rice.\n" * 200)
+    result = run(transfer, "--source", "models:/nanogpt-shakespeare@late", "--target", "recipes=text.txt",
+                 "--domains", "recipes=text.txt", "--preset", "smoke", "--transfer-steps", "1", *arguments)
+    assert result.exit_code == 2, result.output
+    assert f"Error: {arguments[0].removeprefix('--')} must be" in result.stderr and "Traceback" not in result.output
