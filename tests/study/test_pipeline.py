@@ -34,12 +34,13 @@ from nanogpt.commands.transfer import transfer
 from nanogpt.commands.tune import tune
 from nanogpt.config import make_config
 from nanogpt.report import page as report
-from nanogpt.study import archive
 from nanogpt.study import train as training_phase
+from nanogpt.study.archive import read_study
 from nanogpt.study.inputs import study_corpora
 from nanogpt.text.sources import DOMAINS
 from nanogpt.tracking import environment, registry
 from nanogpt.tracking import run as tracking
+from nanogpt.tracking.finished import find_study
 from nanogpt.training import loop as training
 
 ALIASES = {"early", "mid", "late", "final", "best"}
@@ -125,8 +126,8 @@ def call(command, *arguments: str) -> Result:
 
 def test_progress_is_shown_and_the_summary_says_where_to_look(store: Path) -> None:
     progress, summary = (store / "stderr").read_text(), (store / "stdout").read_text()
-    for number in range(1, 8):
-        assert f"[{number}/7]" in progress
+    for number in range(1, 6):
+        assert f"[{number}/5]" in progress
     assert re.search(r"step \d+/60 · loss \d\.\d+ nats .* characters/s · \d+ s left", progress)
     assert "mlflow ui" in summary and "mlflow.pyfunc.load_model('models:/nanogpt-shakespeare@late')" in summary
     report = re.search(r"the report +(.*)", summary)
@@ -294,8 +295,8 @@ def test_tune_and_transfer_leave_a_study_curves_and_an_adapted_model(client: Mlf
     assert float(best[1]) == pytest.approx(run.data.metrics["tune/best_learning_rate"], rel=1e-5)
     artifacts = {item.path for folder in ("tables", "figures", "checkpoints")
                  for item in client.list_artifacts(run.info.run_id, folder)}
-    assert {"tables/transfer_curves.csv", "tables/trials.csv", "figures/transfer_curve.png", "figures/trials.png",
-            "checkpoints/adapted.pt"} <= artifacts
+    assert {"tables/transfer_curves.csv", "tables/trials.csv", "figures/learning_curves.png",
+            "figures/trials_by_learning_rate.png", "checkpoints/adapted.pt"} <= artifacts
     uri = f"runs:/{run.info.run_id}/checkpoints/adapted.pt"
     assert registry.load(uri).domain == "shakespeare-to-math"
 
@@ -331,8 +332,8 @@ def test_a_killed_training_goes_on_in_its_run_and_ends_with_the_same_bits(client
     config = make_config(**settings)
     whole = list(training.train(study_corpora(config)["math"], config))
     assert client.get_run(found[0]).info.status == "FINISHED" and not client.list_artifacts(found[0], "states")
-    stored = {source.checkpoint.step: source.checkpoint.sha256 for source in training_phase.kept_before(
-        tracking.Run(found[0], client.get_run(found[0]).info.experiment_id, ""))}
+    stored = {source.checkpoint.step: source.checkpoint.sha256 for source in training_phase.logged_before(
+        tracking.TrackedRun(found[0], client.get_run(found[0]).info.experiment_id, ""))}
     assert stored == {record.step: record.checkpoint.sha256 for record in whole if record.checkpoint}
     losses = {m.step: m.value for m in client.get_metric_history(found[0], "train/loss_nats")}
     assert losses == {record.step: record.loss_nats for record in whole if record.loss_nats is not None}
@@ -352,13 +353,13 @@ def test_a_state_cut_off_in_the_middle_is_passed_over_and_then_replaced(client: 
     config = make_config("smoke", max_steps=4, log_every=1)
     states = [record.state() for record in training.train(study_corpora(config)["math"], config)]
     with tracking.open_run("states") as run:
-        run.keep_state(states[1])
-        folder = Path(run.artifact(tracking.STATES))
+        training_phase.keep_state(run, states[1])
+        folder = Path(run.artifact(training_phase.STATES))
         (folder / "step_000002.pt").write_bytes(b"half")
-        assert (kept := run.kept_state()) and kept.step == 1
-        run.keep_state(states[2])
-        assert (kept := run.kept_state()) and kept.step == 2
-        assert run.states() == ["states/step_000002.pt"]
+        assert (kept := training_phase.kept_state(run)) and kept.step == 1
+        training_phase.keep_state(run, states[2])
+        assert (kept := training_phase.kept_state(run)) and kept.step == 2
+        assert run.files(training_phase.STATES) == ["states/step_000002.pt"]
 
 
 def test_analyze_reads_the_users_prompts(client: MlflowClient, tmp_path: Path) -> None:
@@ -376,7 +377,7 @@ def test_analyze_reads_the_users_prompts(client: MlflowClient, tmp_path: Path) -
     assert {"faithfulness/shakespeare/random/comprehensiveness", "attribution/shakespeare/entropy_nats"} <= set(
         run.data.metrics) and len(worth) == 2 * 4
     assert {item.path for item in client.list_artifacts(run.info.run_id, "figures")} >= {
-        "figures/attribution_00.png", "figures/attribution_01.png"}
+        "figures/attribution_map_01.png", "figures/attribution_map_02.png"}
 
 
 def test_bad_input_through_mlflow_run_is_one_line_and_a_failed_run(client: MlflowClient, store: Path) -> None:
@@ -387,16 +388,16 @@ def test_bad_input_through_mlflow_run_is_one_line_and_a_failed_run(client: Mlflo
 
 
 def test_the_report_is_made_anew_from_the_store_alone(client: MlflowClient) -> None:
-    run = archive.find_study("latest")
-    assert run == archive.find_study(run.id)
+    run = find_study("latest")
+    assert run == find_study(run.id)
     folder = Path(mlflow.artifacts.download_artifacts(run_id=run.id, artifact_path="figures"))
     drawn = {path.stem: path.read_bytes() for path in folder.iterdir()}
     logged = mlflow.artifacts.load_text(f"runs:/{run.id}/report.html")
-    page = archive.read_study(run)
+    page = read_study(run)
     assert sorted(report.render(page, drawn).splitlines()) == sorted(logged.splitlines())
     assert set(page.table("transfers")["run_id"]) == {found.info.run_id for found in below(client, run.id, "transfer")}
     with pytest.raises(ValueError, match="study must be the run id of a finished study"):
-        archive.find_study("nothing")
+        find_study("nothing")
 
 
 def test_every_version_is_what_the_registry_says_of_it(client: MlflowClient) -> None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import signal
 from pathlib import Path
 
+import optuna
 import pytest
 import torch
 from support import domain_text
@@ -14,7 +17,7 @@ from nanogpt.evaluation.evaluate import evaluate
 from nanogpt.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from nanogpt.text.corpus import Corpus, Split, make_corpora
 from nanogpt.transfer.finetune import AdaptationPoint, FineTuning, adapt, batches, extend_vocabulary, few_shot_windows
-from nanogpt.transfer.tuning import Trial, ask, best_rate, open_study, tune
+from nanogpt.transfer.tuning import PROCESS, Trial, ask, best_rate, open_study, this_process, tune
 
 
 class Closed:
@@ -104,6 +107,64 @@ def tuned(sources: list[Checkpoint], target: Corpus, config: Config, journal: Pa
     return tune([open_study(*pair, config, str(journal)) for pair in pairs], pairs, config)
 
 
+def begin_and_die(study: optuna.Study, number: int, config: Config) -> None:
+    """Begin a trial in a process of its own, which is killed at once."""
+    if not (child := os.fork()):
+        ask(study, number, config)
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(child, 0)
+
+
+def test_opening_a_study_closes_the_trials_of_dead_processes_alone(trained, sealed, tiny_config,
+                                                                   tmp_path: Path) -> None:
+    study = open_study(trained, sealed, tiny_config, str(tmp_path / "journal"))
+    begin_and_die(study, 0, tiny_config)
+    live = ask(study, 1, tiny_config)
+    elsewhere = ask(study, 2, tiny_config)
+    elsewhere.set_user_attr(PROCESS, {"host": "another", "pid": 1, "started": 0.0})
+    reused = ask(study, 3, tiny_config)
+    reused.set_user_attr(PROCESS, this_process() | {"started": 0.0})
+    again = open_study(trained, sealed, tiny_config, str(tmp_path / "journal"))
+    assert [trial.state.name for trial in again.get_trials()] == ["FAIL", "RUNNING", "RUNNING", "FAIL"]
+    assert study.tell(live, 2.0).value == 2.0
+
+
+def test_each_member_of_a_batch_is_scored_on_its_own_validation_text(trained, corpora, tiny_config) -> None:
+    math = corpora["math"]
+    short = dataclasses.replace(math, validation=math.validation.head(301))
+    config = with_transfer(tiny_config, curve_characters=1000)
+    together = list(adapt([FineTuning(trained, target, 0.003, 1) for target in (short, math)], config))
+    for i, target in enumerate((short, math)):
+        for points, (alone,) in zip(together, adapt([FineTuning(trained, target, 0.003, 1)], config), strict=True):
+            assert points[i].bits_per_byte == pytest.approx(alone.bits_per_byte, rel=1e-5)
+    first = evaluate(trained.build(), trained, math.validation.head(1000)).bits_per_byte
+    assert together[0][1].bits_per_byte == pytest.approx(first, rel=1e-6)
+
+
+def test_an_adapted_model_has_seen_its_shots_alone(trained, corpora, tiny_config) -> None:
+    config = with_transfer(tiny_config, shots=4)
+    adapted = final_weights(trained, corpora["math"], config, 0.003)
+    new_V = adapted.character_counts_V - trained.character_counts_V
+    windows = few_shot_windows(corpora["math"].train, 32, 4, seed=1)
+    assert int(new_V.sum()) == 4 * 33 and torch.equal(new_V, torch.bincount(windows.flatten(), minlength=len(new_V)))
+    unmoved = final_weights(trained, corpora["math"], with_transfer(config, transfer_steps=0), 0.003)
+    assert torch.equal(unmoved.character_counts_V, trained.character_counts_V)
+
+
+def test_the_best_rate_is_that_of_the_lowest_end_and_never_a_pruned_one() -> None:
+    trials = [Trial(0, 0.1, 3.0, 3.0, "complete"), Trial(1, 0.2, 2.0, 2.0, "complete"),
+              Trial(2, 0.3, None, 1.0, "pruned"), Trial(3, 0.4, 2.0, 2.0, "complete")]
+    assert best_rate(trials) == 0.2
+
+
+def test_tuning_finds_a_rate_that_is_better_than_most(trained, sealed, tiny_config, tmp_path: Path) -> None:
+    config = with_transfer(tiny_config, trials=12, transfer_steps=12, rate_low=1e-6, rate_high=1.0)
+    (trials,) = tuned([trained], sealed, config, tmp_path / "journal")
+    chosen = curve(trained, sealed, config, best_rate(trials))[-1].bits_per_byte
+    others = [curve(trained, sealed, config, 10.0**exponent)[-1].bits_per_byte for exponent in range(-6, 1)]
+    assert sum(chosen < other for other in others) >= 5
+
+
 def test_tuning_reads_no_test_text_and_resumes_where_it_stopped(trained, sealed, tiny_config, tmp_path: Path) -> None:
     config = with_transfer(tiny_config, trials=6, transfer_steps=3)
     (at_once,) = tuned([trained], sealed, config, tmp_path / "a")
@@ -113,7 +174,7 @@ def test_tuning_reads_no_test_text_and_resumes_where_it_stopped(trained, sealed,
         study = open_study(trained, sealed, config, str(journal))
         if trials:
             tuned([trained], sealed, begun, journal)
-        ask(study, trials, begun)
+        begin_and_die(study, trials, begun)
     (resumed,) = tuned([trained], sealed, config, journal)
     assert [(t.learning_rate, t.validation_bits_per_byte, t.state) for t in resumed] == [
         (t.learning_rate, t.validation_bits_per_byte, t.state) for t in at_once]

@@ -54,9 +54,26 @@ def test_a_cell_is_measured_over_its_seeds_and_against_scratch() -> None:
     assert late["forgetting_bits_per_byte"] == pytest.approx(0.3)
     assert late["jumpstart_bits_per_byte"] == pytest.approx(6.0 - 3.6)
     assert late["transfer_ratio"] == pytest.approx((5.53 - 3.13) / 5.53)
-    assert late["effective_windows_transferred"] == "> 0.0 windows"
+    assert "effective_windows_transferred" not in measures     # one number of shots cannot tell
     assert late["steps_to_threshold"] == "6.0 steps" and late["seeds_that_reached_it"] == 3
     assert pd.isna(measures.loc[("scratch", "b", "scratch", "tuned"), "transfer_ratio"])
+
+
+def test_effective_data_needs_scratch_models_of_two_numbers_of_shots() -> None:
+    few = run_measures(*rows())
+    many = few.assign(shots=16, test_bits_per_byte=few["test_bits_per_byte"] - 0.5)
+    measures = cell_measures(pd.concat([few, many], ignore_index=True), pd.DataFrame())
+    late = measures.query("stage == 'late' and shots == 4")["effective_windows_transferred"]
+    assert len(late) and all(text == "> 12.0 windows" for text in late)
+
+
+def test_pruned_trials_count_for_the_sensitivity_to_the_rate() -> None:
+    runs = run_measures(*rows())
+    cell = {"source": "a", "stage": "late", "checkpoint_step": 90, "target": "b", "shots": 4}
+    trials = pd.DataFrame([cell | {"learning_rate": rate, "validation_bits_per_byte": end, "last_bits_per_byte": last}
+                           for rate, end, last in ((1e-4, 3.0, 3.0), (1e-3, 2.0, 2.0), (1e-2, None, 6.0))])
+    sensitivity = cell_measures(runs, trials).query("source == 'a' and target == 'b' and stage == 'late'")
+    assert sensitivity["rate_sensitivity"].tolist() == pytest.approx([(2.5 + 4.0) / 2 - 2.0] * 2)
 
 
 def test_what_never_reaches_the_threshold_is_censored_and_said_to_be() -> None:
