@@ -95,7 +95,7 @@ class TrainConfig:
         require(self.max_steps >= 1, "max_steps must be >= 1", self.max_steps)
         require(self.state_seconds >= 0, "state_seconds must be >= 0", self.state_seconds)
         require(self.warmup_steps >= 0, "warmup_steps must be >= 0", self.warmup_steps)
-        require(self.weight_decay >= 0, "weight_decay must be >= 0", self.weight_decay)
+        require(0 <= self.weight_decay < math.inf, "weight_decay must be >= 0 and finite", self.weight_decay)
         require(0 <= self.decay_share <= 1, "decay_share must be in [0, 1]", self.decay_share)
 
 
@@ -128,8 +128,8 @@ class TransferConfig:
                 self.grid_shots)
         require(self.transfer_steps >= 0, "transfer_steps must be >= 0", self.transfer_steps)
         require(self.rate_low <= self.rate_high, "rate_low must be <= rate_high", self.rate_low)
-        require(set(self.stage_names) <= set(STAGE_SHARES), f"stages must be among {', '.join(STAGE_SHARES)}",
-                self.stages)
+        require(bool(self.stage_names) and set(self.stage_names) <= set(STAGE_SHARES),
+                f"stages must be among {', '.join(STAGE_SHARES)}", self.stages)
 
     @property
     def stage_names(self) -> tuple[str, ...]:
@@ -243,7 +243,7 @@ class AttributionConfig:
                 self.attribute_of)
         require_positive(self, "integration_points", "smooth_draws", "occlusion_span")
         for name in ("cam_block", "smooth_noise", "compared_prompts"):
-            require(getattr(self, name) >= 0, f"{name} must be >= 0", getattr(self, name))
+            require(0 <= getattr(self, name) < math.inf, f"{name} must be >= 0 and finite", getattr(self, name))
 
     @property
     def method_names(self) -> tuple[str, ...]:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import click
 
 from nanogpt.commands import options
-from nanogpt.config import Config
+from nanogpt.config import JOINT, Config
 from nanogpt.study import inputs
 from nanogpt.study.phase import Study
 from nanogpt.study.train import train_models
-from nanogpt.text.sources import domain_name
 
 
 @options.command("data", "model", "train", "analysis")
-@click.option("--domain", default="shakespeare", show_default=True, help="a domain, or name=path of a UTF-8 file")
+@click.option("--domain", default="shakespeare", show_default=True,
+              help=f"a domain, name=path of a UTF-8 file, or {JOINT}: all of --domains together")
 @click.option("--resume", default="", help="id of a stopped training's run, which then goes on with its own settings")
 def train(config: Config, domain: str, resume: str) -> None:
     """Train a GPT on one domain.
@@ -22,8 +22,7 @@ def train(config: Config, domain: str, resume: str) -> None:
     """
     if resume:
         config, domain = inputs.resumed_inputs(resume, domain)
-    config = inputs.with_domain(config, domain)
-    name = domain_name(domain)
-    study = Study(config, {name: inputs.study_corpora(config)[name]}, resume=resume)
+    config, corpus = inputs.training_inputs(config, domain)
+    study = Study(config, {corpus.name: corpus}, resume=resume)
     train_models(study)
-    click.echo(f"registered {len(study.models)} checkpoints: models:/nanogpt-{name}@final")
+    click.echo(f"registered {len(study.models)} checkpoints: models:/nanogpt-{corpus.name}@final")

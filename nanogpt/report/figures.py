@@ -5,8 +5,9 @@ To add a figure, write its function in `plots/` and its line in `FIGURES`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from matplotlib.figure import Figure
 
@@ -44,7 +45,7 @@ class StudyFigure:
     def can_draw(self, tables: StudyTables, prompt: str | None = None) -> bool:
         """Say whether the tables hold what the figure shows, of the prompt where one is given."""
         return (tables.has(*self.tables) and self.when(tables)
-                and (prompt is None or prompt in set(tables.table(self.tables[0])["prompt"])))
+                and (prompt is None or prompt in tables.values(self.tables[0], "prompt")))
 
 
 FIGURES = (
@@ -191,23 +192,27 @@ FIGURES = (
 )
 
 
-def draw(tables: StudyTables, phase: str = "") -> dict[str, bytes]:
+def draw(tables: StudyTables, phase: str = "", drawn: Mapping[str, bytes] | None = None) -> dict[str, bytes]:
     """Return name to PNG of every figure of the study's page, or of those that one of PHASES logs in its own run.
 
-    A figure of a prompt has the prompt's place among all prompts behind its name: `attribution_map_01`.
+    A figure of a prompt has the prompt's place among all prompts behind its name: `attribution_map_01`. Those in
+    `drawn` were drawn from the same tables before and are taken as they are.
     """
     assert phase in ("", *PHASES), phase
-    images = {}
+    return {name: (drawn or {}).get(name) or png(make()) for name, make in drawings(tables, phase)}
+
+
+def drawings(tables: StudyTables, phase: str) -> Iterator[tuple[str, Callable[[], Figure]]]:
+    """Yield the name of each figure for which the tables have rows, and what draws it."""
     for figure in FIGURES:
         if not (phase in figure.phases if phase else figure.section):
             continue
         if figure.prompts:
             for place, prompt in spread_prompts(tables, PROMPTS_OF_A_PHASE if phase else figure.prompts):
                 if figure.can_draw(tables, prompt):
-                    images[prompt_figure_name(figure, place)] = png(figure.draw(tables, prompt))
+                    yield prompt_figure_name(figure, place), partial(figure.draw, tables, prompt)
         elif figure.can_draw(tables):
-            images[figure.name] = png(figure.draw(tables))
-    return images
+            yield figure.name, partial(figure.draw, tables)
 
 
 def section_figures(section: str) -> list[StudyFigure]:

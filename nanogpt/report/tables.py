@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import pandas as pd
@@ -34,8 +35,17 @@ class StudyTables:
     def table(self, name: str) -> pd.DataFrame:
         """Return the table, empty where there is none; a `stage` that a CSV file lost is '' again."""
         assert name in TABLES, name
-        frame = self.tables.get(name, pd.DataFrame())
-        return frame.assign(stage=frame["stage"].fillna("")) if "stage" in frame else frame
+        return self._frames.get(name, pd.DataFrame())
+
+    @cached_property
+    def _frames(self) -> dict[str, pd.DataFrame]:
+        return {name: frame.assign(stage=frame["stage"].fillna("")) if "stage" in frame else frame
+                for name, frame in self.tables.items()}
+
+    def values(self, name: str, column: str) -> list[Any]:
+        """Return the different values of a column, in their order; none where the table lacks it."""
+        frame = self.table(name)
+        return list(frame[column].unique()) if column in frame else []
 
     def has(self, *names: str) -> bool:
         """Say whether each of these tables is there and has rows."""
@@ -46,12 +56,12 @@ class StudyTables:
         groups = [self.config, *(group for group in self.config.values() if isinstance(group, Mapping))]
         return next((group[name] for group in groups if name in group), settings()[name][1])
 
-    @property
+    @cached_property
     def domains(self) -> list[str]:
         """The domains of the tables, in the study's order."""
         columns = (("corpora", "domain"), ("corpora", "name"), ("training", "domain"), ("zero_shot", "source"),
                    ("zero_shot", "target"), ("attribution", "domain"))
-        names = dict.fromkeys(str(name) for table, column in columns for name in self.table(table).get(column, ()))
+        names = dict.fromkeys(str(name) for table, column in columns for name in self.values(table, column))
         configured = self.configured_domains
         return [*(name for name in configured if name in names), *(name for name in names if name not in configured)]
 
@@ -65,11 +75,11 @@ class StudyTables:
         """The domains that the study was configured with, without the paths of the user's own texts."""
         return [spec.partition("=")[0].strip() for spec in str(self.setting("domains")).split(",")]
 
-    @property
+    @cached_property
     def prompts(self) -> list[str]:
         """Every prompt that has a map or a distribution of its next characters, in the study's order."""
         return list(dict.fromkeys(prompt for name in ("attribution", "top_characters")
-                                  for prompt in self.table(name).get("prompt", ())))
+                                  for prompt in self.values(name, "prompt")))
 
     @property
     def first_method(self) -> str:

@@ -30,7 +30,7 @@ def attribute_models(study: Study) -> None:
     Models of `study.compared_stages` and those of step 0 are read by every method, which is tested on them.
     """
     config, prompts = study.config, study.prompts
-    stages = set(study.compared_stages) or {model.stage for model in study.models}
+    compared = set(study.compared_stages or (stage for model in study.models for stage in model.stages))
     warn_of_unknown(study.models[0].checkpoint.vocabulary, (prompt for _, prompt in prompts))
     with open_run(f"analyze · {study.label}", config, phase="analyze") as run:
         study.tables.links[run.name] = run.link
@@ -40,7 +40,7 @@ def attribute_models(study: Study) -> None:
             untrained = checkpoint.step == 0
             columns = {"model": model.uri, "domain": model.domain, "step": checkpoint.step, "stage": model.stage}
             attributed = rows.attribute_prompts(network, checkpoint, columns, prompts, config.attribution,
-                                                compare=model.stage in stages or untrained)
+                                                compare=untrained or bool(compared & set(model.stages)))
             attributions.append(attributed)
             log_summary(run, attributed)
             tables.add_frame("attribution", rows.attribution_frame(attributed))
@@ -49,7 +49,7 @@ def attribute_models(study: Study) -> None:
             log.info("      %s", checkpoint.title)
         add_comparisons(tables, attributions, prompts)
         log_tables(run, tables)
-        log_figures(run, tables, config, "attribute")
+        study.drawn |= log_figures(run, tables, config, "attribute")
         first = f"{len(study.models)} models read {len(prompts)} prompts by {config.attribution.methods}."
         run.describe("\n\n".join([first, *attribution_findings(tables.frame("faithfulness"))]))
     study.tables.add_all(tables)

@@ -7,12 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from nanogpt.config import Config, Row
+from nanogpt.config import JOINT, Config, Row
 from nanogpt.errors import UserError, require
 from nanogpt.model.checkpoint import Checkpoint
 from nanogpt.model.device import resolve_device
 from nanogpt.model.gpt import GPT
-from nanogpt.text.corpus import Corpus, make_corpora
+from nanogpt.text.corpus import Corpus, joint_corpus, make_corpora
 from nanogpt.text.sources import DomainText, domain_name, load_domain
 from nanogpt.text.vocabulary import Vocabulary
 from nanogpt.tracking import registry
@@ -31,13 +31,18 @@ class StudiedModel:
     """A checkpoint that is studied: what tables call it, and where it is kept."""
 
     checkpoint: Checkpoint
-    stage: str = ""                # early, mid, late, final, scratch; an alias or "step 450" where a user named it
+    stages: tuple[str, ...] = ()   # early, mid, late, final, scratch; an alias or "step 450" where a user named it
     uri: str = ""
     model_id: str | None = None    # MLflow's id of the logged model, for its metrics
 
     @property
     def domain(self) -> str:
         return self.checkpoint.domain
+
+    @property
+    def stage(self) -> str:
+        """Give the latest of its stages, by which tables name it, or ''."""
+        return self.stages[-1] if self.stages else ""
 
     @property
     def title(self) -> str:
@@ -85,9 +90,20 @@ def with_domain(config: Config, spec: str) -> Config:
     return replace(config, data=replace(config.data, domains=",".join(specs)))
 
 
+def training_inputs(config: Config, domain: str) -> tuple[Config, Corpus]:
+    """Add a domain to the configuration and cut its corpus; JOINT stands for all domains of it together."""
+    if domain != JOINT:
+        config = with_domain(config, domain)
+        return config, study_corpora(config)[domain_name(domain)]
+    require(len(config.data.domain_specs) > 1, f"domains must be at least two for {JOINT}", config.data.domains)
+    return config, joint_corpus(study_corpora(config))
+
+
 def resumed_inputs(run_id: str, domain: str) -> tuple[Config, str]:
     """Read the configuration of a stopped training and the spec of its domain; `domain` is read for a user's file."""
     config, name = earlier_run(run_id)
+    if name == JOINT:
+        return config, JOINT
     specs = {domain_name(spec): spec for spec in (*config.data.domain_specs, domain)}
     require(name in specs, f"domain must be name=path of the text of {name!r}, which was trained on", domain)
     return config, specs[name]
@@ -102,7 +118,7 @@ def load_model(uri: str) -> StudiedModel:
     """Load a model by its URI; its stage is its alias, or else its step."""
     checkpoint = registry.load(uri)
     alias = uri.partition("@")[2] if uri.startswith("models:/") else ""
-    return StudiedModel(checkpoint, stage=alias or f"step {checkpoint.step}", uri=uri)
+    return StudiedModel(checkpoint, stages=(alias or f"step {checkpoint.step}",), uri=uri)
 
 
 def load_models(uris: str) -> list[StudiedModel]:

@@ -19,6 +19,7 @@ class Study:
     corpora: Mapping[str, Corpus]
     models: list[StudiedModel] = field(default_factory=list)    # the training phase adds those that it trains
     tables: Tables = field(default_factory=Tables)
+    drawn: dict[str, bytes] = field(default_factory=dict)       # figures of whole tables that a phase has drawn, PNG
     resume: str = ""                                # id of the run of a stopped training, which goes on
     compared_stages: tuple[str, ...] = ()           # whose models every attribution method reads; none: all
 

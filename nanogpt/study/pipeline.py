@@ -91,13 +91,16 @@ def publish(run: TrackedRun, study: Study) -> list[str]:
     tables = study.tables
     log_tables(run, tables)
     links = tables.links | {run.name: run.link}
-    return publish_page(run, StudyTables(run.name, study.config.flat(), environment(study.config), tables.frames(),
-                                         links))
+    page = StudyTables(run.name, study.config.flat(), environment(study.config), tables.frames(), links)
+    return publish_page(run, page, study.drawn)
 
 
-def publish_page(run: TrackedRun, page: StudyTables) -> list[str]:
-    """Log figures and report of a study at its run, from its tables; returns the findings, in sentences."""
-    images = figures.draw(page)
+def publish_page(run: TrackedRun, page: StudyTables, drawn: Mapping[str, bytes] | None = None) -> list[str]:
+    """Log figures and report of a study at its run, from its tables; returns the findings, in sentences.
+
+    `drawn` are figures of the same tables, name to PNG.
+    """
+    images = figures.draw(page, drawn=drawn)
     for name, image in images.items():
         run.bytes(image, f"figures/{name}.png")
     run.text(render(page, images), "report.html")

@@ -18,6 +18,6 @@ def stage_steps(steps: Iterable[int]) -> dict[str, int]:
             for stage, share in STAGE_SHARES.items()}
 
 
-def stage_of(step: int, steps: Iterable[int]) -> str:
-    """Give the latest stage that `step` stands for, or ''."""
-    return next((stage for stage, at in reversed(stage_steps(steps).items()) if at == step), "")
+def stages_of(step: int, steps: Iterable[int]) -> tuple[str, ...]:
+    """Give every stage that `step` stands for, the latest last: with few checkpoints one stands for several."""
+    return tuple(stage for stage, at in stage_steps(steps).items() if at == step)

@@ -59,8 +59,9 @@ def log_tables(run: TrackedRun, tables: Tables, *, show: bool = True) -> None:
         run.table(frame, name, show=show and len(frame) <= SHOWN_ROWS)
 
 
-def log_figures(run: TrackedRun, tables: Tables, config: Config, phase: str) -> None:
-    """Log the figures of a phase, those whose tables are there."""
-    page = StudyTables(run.name, config.flat(), {}, tables.frames())
-    for name, image in figures.draw(page, phase).items():
+def log_figures(run: TrackedRun, tables: Tables, config: Config, phase: str) -> dict[str, bytes]:
+    """Log the figures of a phase, those whose tables are there; returns name to PNG."""
+    images = figures.draw(StudyTables(run.name, config.flat(), {}, tables.frames()), phase)
+    for name, image in images.items():
         run.bytes(image, f"figures/{name}.png")
+    return images

@@ -14,7 +14,7 @@ from nanogpt.evaluation.evaluate import evaluate
 from nanogpt.model.checkpoint import Checkpoint, save_checkpoint
 from nanogpt.study.inputs import StudiedModel, build_model, text_dataset
 from nanogpt.study.phase import Study
-from nanogpt.study.stages import stage_of, stage_steps
+from nanogpt.study.stages import stage_steps, stages_of
 from nanogpt.study.tables import Tables, log_figures, log_tables
 from nanogpt.study.verify import promote, score_tags
 from nanogpt.text.corpus import Corpus, Split, joint_corpus
@@ -35,10 +35,8 @@ METRICS = {"loss_nats": "train/loss_nats", "characters_per_second": "train/chara
 
 def train_models(study: Study) -> None:
     """Train a model of every domain, and where the configuration says so one of all domains together."""
-    corpora = [*study.corpora.values()]
-    if study.config.analysis.joint and len(corpora) > 1:
-        corpora.append(joint_corpus(study.corpora))
-    for corpus in corpora:
+    joint = study.config.analysis.joint and len(study.corpora) > 1
+    for corpus in (*study.corpora.values(), *([joint_corpus(study.corpora)] if joint else ())):
         log.info("      %s", corpus.name)
         study.models += train_domain(corpus, study)
 
@@ -66,7 +64,7 @@ def train_domain(corpus: Corpus, study: Study) -> list[StudiedModel]:
                      f"- validation: **{rows[-1]['validation_bits_per_byte']:.3f} bits per byte**\n"
                      f"- registered as `{registry.model_name(corpus.name)}`: "
                      + ", ".join(f"{alias} = step {step}" for alias, step in aliases.items()))
-        return [replace(model, stage=stage_of(step, models)) for step, model in models.items()]
+        return [replace(model, stages=stages_of(step, models)) for step, model in models.items()]
 
 
 def follow(corpus: Corpus, config: Config, run: TrackedRun, *,

@@ -73,13 +73,14 @@ def scratch_model(untrained: StudiedModel) -> StudiedModel:
     checkpoint = untrained.checkpoint
     require(checkpoint.step == 0, "the scratch model must be a checkpoint of step 0", checkpoint.step)
     unseen = torch.zeros_like(checkpoint.character_counts_V)
-    return StudiedModel(replace(checkpoint, domain="scratch", character_counts_V=unseen), "scratch")
+    return StudiedModel(replace(checkpoint, domain="scratch", character_counts_V=unseen), ("scratch",))
 
 
 def grid_cells(models: Sequence[StudiedModel], corpora: Mapping[str, Corpus], config: Config) -> list[TransferCell]:
     """List the cells of a study: each staged model to every other domain, untrained weights to all, at all shots."""
     scratch = scratch_model(next(model for model in models if model.checkpoint.step == 0))
-    staged = [model for model in models if model.stage in config.transfer.stage_names and model.domain in corpora]
+    staged = [model for model in models
+              if model.domain in corpora and set(model.stages) & set(config.transfer.stage_names)]
     return [TransferCell(model, target, corpora.get(model.domain), shots)
             for shots in config.transfer.shot_levels for model in (scratch, *staged)
             for name, target in corpora.items() if name != model.domain]
@@ -138,9 +139,12 @@ def fine_tune(cells: Sequence[TransferCell], jobs: Iterable[Job], config: Config
 
 
 def score_tests(cell: TransferCell, adapted: Checkpoint | None, config: Config, known: TestLosses) -> Row:
-    """Score model and adapted model on the test text of the target and of the model's own domain, in bits per byte."""
+    """Score model and adapted model on the test text of the target and of the model's own domain, where there is one.
+
+    Bits per byte.
+    """
     assert adapted is not None
-    row: Row = {"source_bits_per_byte_before": None, "source_bits_per_byte_after": None}
+    row: Row = {}
     for corpus, before, after in ((cell.target, "zero_shot_bits_per_byte", "test_bits_per_byte"),
                                   (cell.own, "source_bits_per_byte_before", "source_bits_per_byte_after")):
         if corpus is not None:

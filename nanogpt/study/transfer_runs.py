@@ -23,6 +23,9 @@ from nanogpt.transfer.tuning import Trial, best_rate, study_name
 
 log = logging.getLogger("nanogpt")
 
+OWN_TEXT_UNKNOWN = {"source_bits_per_byte_before": math.nan, "source_bits_per_byte_after": math.nan}
+"""What the table of transfers says of a cell whose source has no text of its own here."""
+
 
 @dataclass(frozen=True)
 class TransferCell:
@@ -92,7 +95,8 @@ class CellResult:
     def tables(self) -> Tables:
         """Fill the tables of transfers, their curves and their trials."""
         cell, tables = self.cell.row, Tables()
-        tables.add("transfers", (cell | run.row | {"trials": len(self.trials)} | run.test for run in self.runs))
+        tables.add("transfers", (cell | run.row | {"trials": len(self.trials)} | OWN_TEXT_UNKNOWN | run.test
+                                  for run in self.runs))
         tables.add("transfer_curves", (row for run in self.runs for row in curve_rows(run, cell)))
         tables.add("trials", (cell | trial.row() for trial in self.trials))
         return tables
@@ -160,8 +164,7 @@ def log_views(run: TrackedRun, result: CellResult) -> None:
             by_step[points[0].step][key("transfer", view, "validation_bits_per_byte")] = loss
         last = by_step[runs[0].points[-1].step]
         last[key("transfer", view, "learning_rate")] = runs[0].learning_rate
-        last |= {key("transfer", view, name): mean_of(runs, name) for name, value in runs[0].test.items()
-                 if value is not None}
+        last |= {key("transfer", view, name): mean_of(runs, name) for name in runs[0].test}
     for step, metrics in by_step.items():
         run.metrics(metrics, step)
 

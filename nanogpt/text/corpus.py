@@ -153,11 +153,7 @@ def require_length(domain: str, parts: Sequence[str], block_size: int) -> None:
 
 
 def joint_corpus(corpora: Mapping[str, Corpus]) -> Corpus:
-    """Return all domains together, an equal share of each: the head of every split, as much as of one domain.
-
-    UserError where a domain has the name JOINT.
-    """
-    require(JOINT not in corpora, f"a domain must not be named {JOINT!r}, which stands for all together", [*corpora])
+    """Return all domains together, an equal share of each: the head of every split, as much as of one domain."""
     parts = ["".join(text[:len(text) // len(corpora)] for text in (getattr(corpus, name).text
                                                                    for corpus in corpora.values())) for name in SPLITS]
     text, sources = "".join(parts), [corpus.source for corpus in corpora.values()]

@@ -16,7 +16,8 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
-from nanogpt.errors import UserError
+from nanogpt.config import JOINT
+from nanogpt.errors import UserError, require
 from nanogpt.text import readers
 from nanogpt.text.cache import CleanedText, cache_folder, cached_text
 from nanogpt.text.readers import RawFile, Reader
@@ -144,13 +145,14 @@ def domain_name(spec: str) -> str:
     """Return the domain's name: `"recipes=path/x.txt"` gives `"recipes"`, a built-in name itself.
 
     UserError for a name other than lower-case letters, digits, `-` and `_` after a first letter (it becomes part of
-    model names and metric keys), and for a name without `=path` that is not in `DOMAINS`.
+    model names and metric keys), for JOINT, and for a name without `=path` that is not in `DOMAINS`.
     """
     name, equals, _ = spec.partition("=")
     if not equals and name not in DOMAINS:
         near = difflib.get_close_matches(name.lower(), DOMAINS, n=1)
         guess = f" did you mean {near[0]!r}?" if near else ""
         raise UserError(f"unknown domain {spec!r}:{guess} known: {', '.join(DOMAINS)}, or name=path")
+    require(name != JOINT, "domain name must not be the one that stands for all domains together", name)
     if not re.fullmatch(r"[a-z][a-z0-9_-]*", name):
         raise UserError(f"domain name must start with a-z and hold only a-z, 0-9, '-' and '_', got {name!r}")
     return name

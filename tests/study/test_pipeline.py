@@ -6,13 +6,9 @@ import itertools
 import json
 import os
 import re
-import shutil
-import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import mlflow
@@ -22,7 +18,7 @@ import torch
 from click.testing import CliRunner, Result
 from mlflow import MlflowClient
 from mlflow.entities import Run
-from support import ROOT, free_port, wait_for_port
+from support import HAS_REPOSITORY, QUIET, ROOT
 
 from nanogpt.commands.adapt import adapt
 from nanogpt.commands.analyze import analyze
@@ -44,72 +40,6 @@ from nanogpt.tracking.finished import find_study
 from nanogpt.training import loop as training
 
 ALIASES = {"early", "mid", "late", "final", "best"}
-HAS_REPOSITORY = shutil.which("git") is not None and (ROOT / ".git").exists()
-QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "OMP_NUM_THREADS": "1"}
-
-
-@contextmanager
-def git_server(folder: Path) -> Iterator[str]:
-    """The address of this project as it stands, in a repository of its own that git serves.
-
-    Without git, or without a repository (an unpacked archive), its folder, which `mlflow run` takes as well.
-    """
-    if not HAS_REPOSITORY:
-        yield str(ROOT)
-        return
-    project, port = folder / "project.git", free_port()
-    tracked = subprocess.run(["git", "-C", ROOT, "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-                             check=True, capture_output=True).stdout
-    names = [name for name in tracked.decode().split("\0") if name and (ROOT / name).is_file()]
-    for name in names:
-        (project / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(ROOT / name, project / name)
-    for command in (["init", "-q", "-b", "main"], ["add", "-f", "."],
-                    ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "as it stands"]):
-        subprocess.run(["git", "-C", project, *command], check=True)
-    daemon = ["git", "daemon", "--export-all", f"--base-path={folder}", "--listen=127.0.0.1", f"--port={port}"]
-    with subprocess.Popen(daemon, start_new_session=True, stderr=subprocess.DEVNULL) as process:
-        try:
-            wait_for_port(port, process)
-            yield f"git://127.0.0.1:{port}/project.git"
-        finally:
-            os.killpg(process.pid, signal.SIGTERM)
-
-
-def run_project(store: Path, entry_point: str, *parameters: str,
-                project: str = str(ROOT)) -> subprocess.CompletedProcess[str]:
-    """`mlflow run` of this project, as the README says it, with its store in a folder of the test."""
-    given = [word for parameter in parameters for word in ("-P", parameter)]
-    command = [sys.executable, "-m", "mlflow", "run", project, "-e", entry_point, "--env-manager", "local",
-               "--experiment-name", "domains", *given]
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
-    environment = inherited | QUIET | {"MLFLOW_TRACKING_URI": f"sqlite:///{store}/mlflow.db",
-                                       "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
-    return subprocess.run(command, cwd=store, env=environment, capture_output=True, text=True, timeout=170)
-
-
-@pytest.fixture(scope="session")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the store of a smoke study that `mlflow run` of a git address made."""
-    folder = tmp_path_factory.mktemp("store")
-    created = MlflowClient(f"sqlite:///{folder}/mlflow.db")
-    created.create_experiment("domains", artifact_location=str(folder / "mlruns"))
-    with git_server(tmp_path_factory.mktemp("git")) as project:
-        done = run_project(folder, "main", "preset=smoke", f"storage={folder}/optuna.journal", project=project)
-    assert done.returncode == 0, done.stderr[-3000:]
-    (folder / "stdout").write_text(done.stdout)
-    (folder / "stderr").write_text(done.stderr)
-    return folder
-
-
-@pytest.fixture
-def client(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[MlflowClient]:
-    """A user in another folder who has set MLFLOW_TRACKING_URI."""
-    monkeypatch.chdir(tmp_path)
-    mlflow.set_tracking_uri(f"sqlite:///{store}/mlflow.db")
-    mlflow.set_experiment("domains")
-    yield MlflowClient()
-    mlflow.set_tracking_uri(None)
 
 
 def runs(client: MlflowClient, phase: str) -> list[Run]:
@@ -378,13 +308,6 @@ def test_analyze_reads_the_users_prompts(client: MlflowClient, tmp_path: Path) -
         run.data.metrics) and len(worth) == 2 * 4
     assert {item.path for item in client.list_artifacts(run.info.run_id, "figures")} >= {
         "figures/attribution_map_01.png", "figures/attribution_map_02.png"}
-
-
-def test_bad_input_through_mlflow_run_is_one_line_and_a_failed_run(client: MlflowClient, store: Path) -> None:
-    done = run_project(store, "train", "domain=shakespear", "preset=smoke")
-    assert done.returncode != 0
-    errors = [line for line in done.stderr.splitlines() if line.startswith("Error: ")]
-    assert len(errors) == 1 and "shakespeare" in errors[0]
 
 
 def test_the_report_is_made_anew_from_the_store_alone(client: MlflowClient) -> None:

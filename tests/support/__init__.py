@@ -21,6 +21,7 @@ from nanogpt.text.sources import DomainText
 from nanogpt.tracking.run import TrackedRun, scratch_path
 
 ROOT = Path(__file__).parents[2]
+HAS_REPOSITORY = shutil.which("git") is not None and (ROOT / ".git").exists()
 
 
 def domain_text(name: str, text: str) -> DomainText:
@@ -54,6 +55,16 @@ def elsewhere_environment(tracking_uri: str) -> dict[str, str]:
                  if not name.startswith("MLFLOW_") and name != "PYTHONPATH"}
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     return inherited | QUIET | {"MLFLOW_TRACKING_URI": tracking_uri, "PATH": path}
+
+
+def mlflow_run(folder: Path, entry_point: str, *parameters: str, project: str = str(ROOT),
+               experiment: str = "") -> subprocess.CompletedProcess[str]:
+    """`mlflow run` of this project, as the README says it, with the store `mlflow.db` of a folder of the test."""
+    command = [sys.executable, "-m", "mlflow", "run", project, "-e", entry_point, "--env-manager", "local",
+               *(("--experiment-name", experiment) if experiment else ()),
+               *(word for parameter in parameters for word in ("-P", parameter))]
+    return subprocess.run(command, cwd=folder, env=elsewhere_environment(f"sqlite:///{folder}/mlflow.db"),
+                          capture_output=True, text=True, timeout=170)
 
 
 def free_port() -> int:

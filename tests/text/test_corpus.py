@@ -150,8 +150,6 @@ def test_the_joint_corpus_has_an_equal_share_of_each(corpora: dict[str, Corpus])
             assert text[begin:begin + len(part)] == part
             begin += len(part)
         assert begin == len(text)
-    with pytest.raises(ValueError, match="must not be named 'joint'"):
-        joint_corpus({JOINT: corpora["math"]})
 
 
 def test_escape_bytes_are_the_bytes_of_the_unknown_characters() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
 
@@ -55,6 +56,20 @@ def test_an_alias_waits_for_a_reload_that_scores_the_same(models: str, trained: 
     assert set(registry.version_of(uri).aliases) >= {"late", "best", "final"}
 
 
+def test_best_is_the_lowest_score_on_the_newest_versions_text(models: str, checkpoints: list[Checkpoint]) -> None:
+    scored = [("math[:10] sha256:a", "3.0000"), ("math[:10] sha256:b", "2.0000"), ("math[:99] sha256:a", "1.0000"),
+              ("math[:10] sha256:a", "3.5000"), ("math[:10] sha256:a", "2.5000")]
+    bests = []
+    with open_run("scores") as run:
+        for checkpoint, (scored_on, bits) in zip(checkpoints, scored, strict=True):
+            adapted = dataclasses.replace(checkpoint, domain="scores")
+            model_id = registry.log_model(adapted, log_file(run, adapted), {})
+            tags = {"scored_on": scored_on, "bits_per_byte": bits}
+            registry.set_best(registry.register(adapted, model_id, run.id, tags))
+            bests.append(registry.version_of("models:/nanogpt-scores@best").tags["bits_per_byte"])
+    assert bests == ["3.0000", "2.0000", "1.0000", "3.0000", "2.5000"]
+
+
 @pytest.mark.parametrize("alias", ["a b", "latest", "v1", "a" * 500, "ä/b"])
 def test_an_alias_that_mlflow_does_not_take_is_refused(models: str, alias: str) -> None:
     with pytest.raises(UserError, match="alias must be a name that MLflow takes"):
@@ -74,8 +89,8 @@ def test_the_tree_shows_adapted_models_below_their_parents() -> None:
 
 
 def test_list_and_export_from_the_command_line(models: str, trained: Checkpoint, tmp_path: Path) -> None:
-    shown = call().output.splitlines()
-    assert shown[0] == NAME and len(shown) == 1 + len(registry.catalogue())
+    shown, catalogue = call().output.splitlines(), registry.catalogue()
+    assert NAME in shown and len(shown) == len({version.name for version in catalogue}) + len(catalogue)
     assert re.search(rf"└── \d · step {trained.step} · 4.0000 bits per byte · .*late", shown[-1])
     written = call("--action", "export", "--model", f"models:/{NAME}@late").output.strip()
     assert Path(written).parent == tmp_path and nanogpt.load(written).sha256 == trained.sha256

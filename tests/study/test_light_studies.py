@@ -1,0 +1,82 @@
+"""Whole studies of little work in this process: what a full one of the default settings does not meet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import mlflow
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from support import ROOT
+
+from nanogpt.commands.registry import registry
+from nanogpt.commands.study import study
+from nanogpt.commands.train import train
+from nanogpt.commands.transfer import transfer
+
+DOMAINS = ("readme", "changes")
+LIGHT = ("--preset", "smoke", "--domains", "readme=readme.txt,changes=changes.txt", "--max-steps", "8",
+         "--trials", "1", "--transfer-steps", "1", "--eval-characters", "512", "--generate-characters", "5",
+         "--methods", "gradient_norm", "--compared-prompts", "0", "--device", "cpu")
+
+
+@pytest.fixture
+def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[MlflowClient]:
+    """A user of a new store, with two texts of their own."""
+    monkeypatch.chdir(tmp_path)
+    for name, file in zip(DOMAINS, ("README.md", "CHANGELOG.md"), strict=True):
+        (tmp_path / f"{name}.txt").write_text((ROOT / file).read_text("utf-8") * 3, "utf-8")
+    mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")
+    mlflow.set_experiment("light")
+    yield MlflowClient()
+    mlflow.set_tracking_uri(None)
+
+
+def call(command, *arguments: str) -> str:
+    result = CliRunner().invoke(command, arguments)
+    assert result.exit_code == 0, result.output + result.stderr
+    return result.output
+
+
+def runs(client: MlflowClient, phase: str) -> list[Run]:
+    """The finished runs of a phase, the newest first."""
+    experiment = client.get_experiment_by_name("light")
+    assert experiment is not None
+    return client.search_runs([experiment.experiment_id], f"tags.phase = '{phase}'")
+
+
+def test_a_model_of_all_domains_together_is_verified_promoted_and_resumed(client: MlflowClient) -> None:
+    """And with one checkpoint, which stands for early too, so that it is adapted as early."""
+    call(study, *LIGHT, "--joint", "yes", "--checkpoints", "1", "--stages", "early")
+    verified = call(registry, "--action", "verify", "--model", "joint")
+    assert all(line.endswith(" · ok") for line in verified.splitlines() if line.startswith("nanogpt-joint"))
+    call(registry, "--action", "promote", "--model", "models:/nanogpt-joint@early", "--alias", "chosen")
+    chosen, early = (client.get_model_version_by_alias("nanogpt-joint", alias) for alias in ("chosen", "early"))
+    assert chosen.version == early.version and early.tags["domain"] == "joint"
+    tables = f"{runs(client, 'study')[0].info.artifact_uri}/tables"
+    assert {*DOMAINS, "joint"} == set(pd.read_csv(f"{tables}/zero_shot.csv")["source"])
+    transfers = pd.read_csv(f"{tables}/transfers.csv")
+    assert {(row.source, row.checkpoint_step) for row in transfers.itertuples()} == {
+        ("scratch", 0), *((name, 8) for name in DOMAINS)}
+    (joint,) = (run for run in runs(client, "train") if run.data.tags["domain"] == "joint")
+    assert "nanogpt-joint@final" in call(train, "--resume", joint.info.run_id)
+
+
+def test_a_study_of_one_domain_compares_with_random_weights_alone(client: MlflowClient) -> None:
+    call(study, *LIGHT, "--domains", "readme=readme.txt")
+    transfers = pd.read_csv(f"{runs(client, 'study')[0].info.artifact_uri}/tables/transfers.csv")
+    assert set(transfers["source"]) == {"scratch"} and transfers["source_bits_per_byte_before"].isna().all()
+
+
+def test_a_diverged_transfer_is_logged_as_it_is_and_not_registered(client: MlflowClient) -> None:
+    call(train, *LIGHT[:6], "--domain", "readme=readme.txt")
+    adapt = ("--source", "models:/nanogpt-readme@final", "--target", "changes=changes.txt", *LIGHT[:4])
+    call(transfer, *adapt, "--rate", "1e30", "--transfer-steps", "3")
+    (run,) = runs(client, "transfer")
+    transfers = pd.read_csv(f"{run.info.artifact_uri}/tables/transfers.csv")
+    assert run.info.status == "FINISHED" and not (transfers["test_bits_per_byte"] < 100).any()
+    assert [model.name for model in client.search_registered_models()] == ["nanogpt-readme"]
