@@ -17,6 +17,8 @@ Row = dict[str, Any]
 """A row of a tidy table: column to value."""
 JOINT = "joint"
 """What stands in place of a domain for the reference model that is trained on all of them."""
+LATEST = "latest"
+"""What stands in place of a run id for the newest finished study."""
 STRONGEST_COUNTS = "5-gram"
 """The n-gram against which models are tested; the longest that gains on texts of a megabyte."""
 

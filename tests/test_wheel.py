@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from support import ROOT, elsewhere_environment
 
-LIGHT = ("--preset", "smoke", "--domains", "shakespeare,readme=readme.txt", "--max-steps", "20", "--trials", "1",
-         "--transfer-steps", "1", "--eval-characters", "512", "--generate-characters", "5", "--methods",
-         "gradient_norm", "--compared-prompts", "0", "--device", "cpu")
+LIGHT = ("--preset", "smoke", "--domains", "shakespeare,readme=readme.txt", "--max-steps", "20", "--checkpoints",
+         "1", "--trials", "1", "--transfer-steps", "1", "--eval-characters", "512", "--generate-characters", "5",
+         "--methods", "gradient_norm", "--compared-prompts", "0", "--device", "cpu")
 """A whole study of little work: a text out of a package, cut to the length of a short one of the user's."""
 
 

@@ -6,16 +6,20 @@ import click
 
 from nanogpt.commands import options
 from nanogpt.config import Config
-from nanogpt.study import inputs, pipeline
-from nanogpt.text.sources import domain_name
-from nanogpt.tracking import registry
 
 
-@options.command("data", "transfer", "analysis",
-                 follows=lambda config, **_: registry.untrained(domain_name(config.data.domain_specs[0])))
+def first_model(config: Config) -> str:
+    from nanogpt.study.inputs import untrained_uri
+
+    return untrained_uri(config)
+
+
+@options.command("data", "transfer", "analysis", follows=first_model)
 def adapt(config: Config) -> None:
     """Adapt every registered early, mid and late model, and an untrained one, to every other domain.
 
     At all --grid-shots, each with --transfer-seeds fresh seeds, at a fixed and at a tuned learning rate.
     """
+    from nanogpt.study import inputs, pipeline
+
     click.echo(pipeline.adapt_registered(*inputs.grid_inputs(config)))

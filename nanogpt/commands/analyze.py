@@ -6,15 +6,16 @@ import click
 
 from nanogpt.commands import options
 from nanogpt.config import Config
-from nanogpt.study import inputs
-from nanogpt.study.attribute import attribute_models
-from nanogpt.study.phase import Study
 
 
 @options.command("data", "analysis", "attribution", follows=lambda models, **_: models)
-@click.option("--models", required=True, help=inputs.URI_HELP + "; comma-separated")
+@click.option("--models", required=True, help=options.MODEL_HELP + "; comma-separated")
 def analyze(config: Config, models: str) -> None:
     """Confidence and attribution of models on prompts: tables, CSV and figures."""
+    from nanogpt.study import inputs
+    from nanogpt.study.attribute import attribute_models
+    from nanogpt.study.phase import Study
+
     studied = inputs.load_models(models)
     config = inputs.shaped(config, studied[0])
     corpora = {} if config.analysis.prompts else inputs.corpora_for(

@@ -7,13 +7,14 @@ import click
 from nanogpt.commands import options
 from nanogpt.config import Config
 from nanogpt.errors import UserError
-from nanogpt.tracking import registry
 
 
 @options.command()
 @click.option("--port", type=int, default=7860, show_default=True, help="of the page, on this machine alone")
 def demo(config: Config, port: int) -> None:
     """Serve a page: a prompt, each domain's continuation, and what each character rested on."""
+    from nanogpt.tracking import registry
+
     try:
         from nanogpt.apps.demo import create_server
     except ModuleNotFoundError as error:

@@ -6,15 +6,16 @@ import click
 
 from nanogpt.commands import options
 from nanogpt.config import Config
-from nanogpt.study import inputs
-from nanogpt.study.evaluate import evaluate_models
-from nanogpt.study.phase import Study
 
 
 @options.command("data", "analysis", follows=lambda models, **_: models)
-@click.option("--models", required=True, help=inputs.URI_HELP + "; comma-separated")
+@click.option("--models", required=True, help=options.MODEL_HELP + "; comma-separated")
 def evaluate(config: Config, models: str) -> None:
     """Score models on the test text of domains, and let them write from the same prompts."""
+    from nanogpt.study import inputs
+    from nanogpt.study.evaluate import evaluate_models
+    from nanogpt.study.phase import Study
+
     studied = inputs.load_models(models)
     config = inputs.shaped(config, studied[0])
     corpora = inputs.corpora_for(studied[0].checkpoint, inputs.read_texts(config), config)

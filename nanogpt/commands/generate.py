@@ -5,24 +5,26 @@ from __future__ import annotations
 import textwrap
 
 import click
-import pandas as pd
 
 from nanogpt.commands import options
 from nanogpt.config import Config
-from nanogpt.model.generate import Sampling
-from nanogpt.model.generate import generate as write
-from nanogpt.study import inputs
-from nanogpt.tracking.run import open_run
 
 
 @options.command("data", "analysis", follows=lambda model, **_: model)
-@click.option("--model", required=True, help=inputs.URI_HELP)
+@click.option("--model", required=True, help=options.MODEL_HELP)
 @click.option("--prompt", default="The ", show_default=True, help="what the text begins with")
 @click.option("--temperature", type=float, default=0.8, show_default=True, help="0 is greedy")
 @click.option("--top-k", type=int, default=0, help="choose among so many characters; 0: among all")
 @click.option("--top-p", type=float, default=1.0, help="choose among the likeliest of this total probability")
 def generate(config: Config, model: str, prompt: str, temperature: float, top_k: int, top_p: float) -> None:
     """Write text with a registered model after a prompt."""
+    import pandas as pd
+
+    from nanogpt.model.generate import Sampling
+    from nanogpt.model.generate import generate as write
+    from nanogpt.study import inputs
+    from nanogpt.tracking.run import open_run
+
     sampling = Sampling(temperature, top_k, top_p)
     studied = inputs.load_model(model)
     inputs.warn_of_unknown(studied.checkpoint.vocabulary, [prompt])

@@ -15,9 +15,9 @@ import click
 from nanogpt.config import GROUPS, PRESETS, Config, make_config, settings
 from nanogpt.errors import UserError
 from nanogpt.model.allocator import keep_freed_memory
-from nanogpt.tracking import project_run, store_errors
 
 Function = Callable[..., Any]
+MODEL_HELP = "models:/nanogpt-math@late, runs:/…/checkpoints/final.pt or the path of a .pt file"
 MLFLOW_LEVELS = {"mlflow.pyfunc": logging.WARNING, "mlflow.system_metrics.system_metrics_monitor": logging.WARNING,
                  "mlflow.store.db.utils": logging.CRITICAL}
 """Loggers of MLflow that say in each run what it does, or print an error that is raised as well."""
@@ -39,6 +39,8 @@ def command(*groups: str, follows: Callable[..., str] | None = None) -> Callable
     def decorate(function: Function) -> click.Command:
         @functools.wraps(function)
         def run(**values: Any) -> None:
+            from nanogpt.tracking import project_run, store_errors
+
             show_progress()
             signal.signal(signal.SIGTERM, end)
             keep_freed_memory()

@@ -5,16 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
-from safetensors import SafetensorError
 
 from nanogpt.commands import options
 from nanogpt.config import Config
-from nanogpt.errors import UserError, require
-from nanogpt.model.checkpoint import Checkpoint
-from nanogpt.model.safetensors_io import save_safetensors
-from nanogpt.study import inputs
-from nanogpt.study import verify as verification
-from nanogpt.tracking import registry as store
+from nanogpt.errors import require
 
 ACTIONS = ("list", "promote", "verify", "export")
 
@@ -23,34 +17,34 @@ ACTIONS = ("list", "promote", "verify", "export")
 @click.option("--action", type=click.Choice(ACTIONS), default="list", show_default=True,
               help="list: a tree of all; promote: point an alias at a version; verify: load and score every version; "
                    "export: weights as safetensors")
-@click.option("--model", default="", help=f"of promote and export: {inputs.URI_HELP}; of verify: a part of the names")
+@click.option("--model", default="",
+              help=f"of promote and export: {options.MODEL_HELP}; of verify: a part of the names")
 @click.option("--alias", default="", help="of promote: the alias that the version gets")
 @click.option("--output", default="", help="of export: the file; left out: <domain>-<step>.safetensors")
 def registry(config: Config, action: str, model: str, alias: str, output: str) -> None:
     """List, promote, verify or export registered models."""
+    from nanogpt.model.safetensors_io import save_safetensors
+    from nanogpt.study.verify import promote_version
+    from nanogpt.tracking import registry as store
+
     if action == "list":
         click.echo(store.tree(store.catalogue()) or "nothing is registered here yet")
     elif action == "verify":
         verify(model, config)
     elif action == "promote":
         require(bool(alias), "alias must be given to promote", alias)
-        click.echo(f"{verification.promote_version(model, alias, config.device)} is now @{alias}")
+        click.echo(f"{promote_version(model, alias, config.device)} is now @{alias}")
     else:
         checkpoint = store.load(model)
-        click.echo(str(export(checkpoint, Path(output or f"{checkpoint.domain}-{checkpoint.step:06d}.safetensors"))))
-
-
-def export(checkpoint: Checkpoint, path: Path) -> Path:
-    """Write the checkpoint as safetensors; returns the absolute path. UserError where it cannot be written."""
-    require(not path.is_dir(), "output must be a file that can be written", str(path))
-    try:
-        return save_safetensors(checkpoint, path).resolve()
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"output must be a file that can be written, got {str(path)!r} ({error})") from error
+        path = Path(output or f"{checkpoint.domain}-{checkpoint.step:06d}.safetensors")
+        click.echo(str(save_safetensors(checkpoint, path).resolve()))
 
 
 def verify(part: str, config: Config) -> None:
     """Say what is wrong with each version. UserError where something is, or where no model's name has this part."""
+    from nanogpt.study import verify as verification
+    from nanogpt.tracking import registry as store
+
     bad, versions = 0, [version for version in store.catalogue() if part in version.name]
     require(bool(versions) or not part, f"model must be a part of a registered name ({store.known_models()})", part)
     for version, faults in verification.verify(versions, config.device):

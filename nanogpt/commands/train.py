@@ -6,9 +6,6 @@ import click
 
 from nanogpt.commands import options
 from nanogpt.config import JOINT, Config
-from nanogpt.study import inputs
-from nanogpt.study.phase import Study
-from nanogpt.study.train import train_models
 
 
 @options.command("data", "model", "train", "analysis")
@@ -20,6 +17,10 @@ def train(config: Config, domain: str, resume: str) -> None:
 
     The vocabulary is that of --domains and this one together, so that the model can be compared with theirs.
     """
+    from nanogpt.study import inputs
+    from nanogpt.study.phase import Study
+    from nanogpt.study.train import train_models
+
     if resume:
         config, domain = inputs.resumed_inputs(resume, domain)
     config, corpus = inputs.training_inputs(config, domain)

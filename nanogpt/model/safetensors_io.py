@@ -19,14 +19,21 @@ COUNTS = "character_counts"
 
 
 def save_safetensors(checkpoint: Checkpoint, path: Path) -> Path:
-    """Write weights and character counts as tensors, and everything else as JSON texts in the file's metadata."""
+    """Write weights and character counts as tensors, and everything else as JSON texts in the file's metadata.
+
+    UserError where the file cannot be written.
+    """
+    require(not path.is_dir(), "output must be a file that can be written", str(path))
     tensors = {**checkpoint.weights, COUNTS: checkpoint.character_counts_V}
     facts = {"domain": checkpoint.domain, "step": checkpoint.step, "config": asdict(checkpoint.model_config),
              "vocabulary": checkpoint.vocabulary.characters, "notes": dict(checkpoint.notes),
              "sha256": checkpoint.sha256}
-    with atomic_path(path) as temporary:
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary,
-                  metadata={name: json.dumps(value) for name, value in facts.items()})
+    try:
+        with atomic_path(path) as temporary:
+            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary,
+                      metadata={name: json.dumps(value) for name, value in facts.items()})
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"output must be a file that can be written, got {str(path)!r} ({error})") from error
     return path
 
 

@@ -18,7 +18,7 @@ from nanogpt.report.wording import attributed_scores, attributed_value
 from nanogpt.transfer.tables import with_front
 
 PHASES = ("train", "evaluate", "transfer", "adapt", "attribute")
-PROMPTS_OF_A_PHASE = 12
+PROMPTS_OF_A_PHASE = 6
 """Most prompts whose figures a phase logs; the page shows fewer, the tables hold all."""
 
 

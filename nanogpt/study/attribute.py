@@ -57,8 +57,8 @@ def attribute_models(study: Study) -> None:
 
 def top_character_rows(model: GPT, checkpoint: Checkpoint, prompts: Prompts, config: Config,
                        columns: Row) -> Iterator[Row]:
-    """List the most probable characters at each position of every prompt."""
-    for _, prompt in prompts:
+    """List the most probable characters at each position of what the model reads of every prompt."""
+    for prompt in (prompt[-model.config.block_size:] for _, prompt in prompts):
         for row in top_characters(model, checkpoint, prompt, config.analysis.top_characters):
             yield columns | {"prompt": prompt} | row
 

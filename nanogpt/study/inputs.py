@@ -23,7 +23,6 @@ log = logging.getLogger("nanogpt")
 
 PROMPT_CHARACTERS = 48
 PROMPTS_PER_DOMAIN = 4
-URI_HELP = "models:/nanogpt-math@late, runs:/…/checkpoints/final.pt or the path of a .pt file"
 
 
 @dataclass(frozen=True)
@@ -186,10 +185,15 @@ def transfer_inputs(config: Config, uri: str, spec: str) -> tuple[StudiedModel, 
     return model, corpora[domain_name(spec)], corpora.get(model.domain), config
 
 
+def untrained_uri(config: Config) -> str:
+    """Name the registered version of step 0 of the first domain."""
+    return registry.untrained(domain_name(config.data.domain_specs[0]))
+
+
 def grid_inputs(config: Config) -> tuple[list[StudiedModel], dict[str, Corpus], Config]:
     """Load the registered models of all domains and stages, an untrained one first, and the corpora for them."""
     names = [domain_name(spec) for spec in config.data.domain_specs]
     uris = [f"models:/{registry.model_name(name)}@{stage}" for name in names for stage in config.transfer.stage_names]
-    models = load_models(",".join([registry.untrained(names[0]), *uris]))
+    models = load_models(",".join([untrained_uri(config), *uris]))
     config = shaped(config, models[0])
     return models, corpora_for(models[0].checkpoint, read_texts(config), config), config

@@ -10,10 +10,9 @@ import pandas as pd
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
+from nanogpt.config import LATEST
 from nanogpt.errors import UserError
 from nanogpt.tracking.run import TrackedRun
-
-LATEST = "latest"
 
 
 def find_study(which: str) -> TrackedRun:

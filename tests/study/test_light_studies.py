@@ -20,8 +20,8 @@ from nanogpt.commands.transfer import transfer
 
 DOMAINS = ("readme", "changes")
 LIGHT = ("--preset", "smoke", "--domains", "readme=readme.txt,changes=changes.txt", "--max-steps", "8",
-         "--trials", "1", "--transfer-steps", "1", "--eval-characters", "512", "--generate-characters", "5",
-         "--methods", "gradient_norm", "--compared-prompts", "0", "--device", "cpu")
+         "--checkpoints", "1", "--trials", "1", "--transfer-steps", "1", "--eval-characters", "512",
+         "--generate-characters", "5", "--methods", "gradient_norm", "--compared-prompts", "0", "--device", "cpu")
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def runs(client: MlflowClient, phase: str) -> list[Run]:
 
 def test_a_model_of_all_domains_together_is_verified_promoted_and_resumed(client: MlflowClient) -> None:
     """And with one checkpoint, which stands for early too, so that it is adapted as early."""
-    call(study, *LIGHT, "--joint", "yes", "--checkpoints", "1", "--stages", "early")
+    call(study, *LIGHT, "--joint", "yes", "--stages", "early")
     verified = call(registry, "--action", "verify", "--model", "joint")
     assert all(line.endswith(" · ok") for line in verified.splitlines() if line.startswith("nanogpt-joint"))
     call(registry, "--action", "promote", "--model", "models:/nanogpt-joint@early", "--alias", "chosen")

@@ -14,6 +14,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run, RunStatus
 from support import mlflow_run
 
+from nanogpt.commands.registry import registry
 from nanogpt.commands.train import train
 from nanogpt.tracking import project_run
 from nanogpt.tracking.project_run import ENTRY_POINT, EXPERIMENT_ID, EXPERIMENT_NAME, RUN_ID
@@ -150,19 +151,22 @@ def used_runs(client: MlflowClient) -> dict[str, Run]:
     return {run_id: run for run_id, run in all_runs(client).items() if project_run.UNUSED not in run.data.tags}
 
 
-def test_listings_and_failed_entry_points_leave_a_marked_run_which_the_next_one_removes(client: MlflowClient,
-                                                                                        tmp_path: Path) -> None:
+def test_a_failed_entry_point_leaves_a_marked_run_which_the_next_one_removes_and_that_writes_beside_the_models(
+        client: MlflowClient, tmp_path: Path) -> None:
     before = all_runs(client)
-    listing = mlflow_run(tmp_path, "registry")
-    assert listing.returncode == 0 and "nanogpt-shakespeare" in listing.stdout, listing.stderr
-    (first,) = all_runs(client).keys() - before.keys()
-    assert is_marked(client, first) and client.get_run(first).info.status == "FINISHED"
     refused = mlflow_run(tmp_path, "evaluate", "models=models:/nothing@late")
     assert refused.returncode == 1 and "Traceback" not in refused.stderr
     (error,) = (line for line in refused.stderr.splitlines() if line.startswith("Error: "))
     assert error.startswith("Error: model must exist")
-    (second,) = all_runs(client).keys() - before.keys()
-    assert first != second and is_marked(client, second) and client.get_run(second).info.status == "FAILED"
+    (marked,) = all_runs(client).keys() - before.keys()
+    assert is_marked(client, marked) and client.get_run(marked).info.status == "FAILED"
+    done = mlflow_run(tmp_path, "generate", f"model={LATE}", "generate_characters=5")
+    assert done.returncode == 0, done.stderr
+    assert marked not in all_runs(client)
+    (run_id,) = used_runs(client).keys() - before.keys()
+    run = client.get_run(run_id)
+    assert run.info.experiment_id == experiment_of_the_models(client) and run.info.status == "FINISHED"
+    assert run.data.tags[ENTRY_POINT] == "generate" and run.data.params["generate_characters"] == "5"
 
 
 def test_mlflow_run_still_fails_where_its_run_was_deleted() -> None:
@@ -170,23 +174,22 @@ def test_mlflow_run_still_fails_where_its_run_was_deleted() -> None:
     assert not RunStatus.is_terminated("FINISHED")  # type: ignore[arg-type]
 
 
-def test_mlflow_run_without_an_experiment_writes_beside_the_models(client: MlflowClient, tmp_path: Path) -> None:
-    before = used_runs(client)
-    done = mlflow_run(tmp_path, "generate", f"model={LATE}", "generate_characters=5")
-    assert done.returncode == 0, done.stderr
-    (run_id,) = used_runs(client).keys() - before.keys()
-    run = client.get_run(run_id)
-    assert run.info.experiment_id == experiment_of_the_models(client) and run.info.status == "FINISHED"
-    assert run.data.tags[ENTRY_POINT] == "generate" and run.data.params["generate_characters"] == "5"
-
-
-def test_resuming_by_mlflow_run_goes_on_in_the_old_run_alone(client: MlflowClient, tmp_path: Path) -> None:
+def test_resuming_below_mlflow_run_goes_on_in_the_old_run_alone(client: MlflowClient,
+                                                                monkeypatch: pytest.MonkeyPatch) -> None:
     trained = CliRunner().invoke(train, ["--domain", "math", "--preset", "smoke", "--max-steps", "4", "--checkpoints",
                                          "1"], catch_exceptions=False)
     assert trained.exit_code == 0, trained.output
     before = used_runs(client)
     (run_id,) = [run_id for run_id, run in before.items() if run.data.tags.get("phase") == "train"]
-    done = mlflow_run(tmp_path, "train", f"resume={run_id}", "domain=math")
-    assert done.returncode == 0, done.stderr
+    made = made_by_mlflow_run(client, monkeypatch)
+    resumed = CliRunner().invoke(train, ["--resume", run_id], catch_exceptions=False)
+    assert resumed.exit_code == 0, resumed.output
     after = used_runs(client)
     assert after.keys() == before.keys() and after[run_id].info.end_time > before[run_id].info.end_time
+    assert is_marked(client, made)
+
+
+def test_a_listing_leaves_its_run_marked(client: MlflowClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = made_by_mlflow_run(client, monkeypatch)
+    listing = CliRunner().invoke(registry, [], catch_exceptions=False)
+    assert "nanogpt-shakespeare" in listing.output and is_marked(client, made)

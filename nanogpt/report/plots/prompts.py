@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
 from matplotlib.collections import PolyCollection
 from matplotlib.colors import Normalize, PowerNorm
 from matplotlib.figure import Figure
@@ -15,6 +15,8 @@ from nanogpt.report.plots.panels import SMALL, add_color_bar, draw_heat, name_ax
 from nanogpt.report.style import INK, OKABE_ITO, PALE, domain_colors
 from nanogpt.report.tables import StudyTables, by_first_method, groups_of, last_predictions, likeliest, pivot
 from nanogpt.report.wording import attributed_value, spaced, visible, wrapped
+
+LETTER_DISTANCE = 3.5    # points, from the axis
 
 
 def attribution_map(tables: StudyTables, prompt: str) -> Figure:
@@ -41,9 +43,9 @@ def attribution_triangle(tables: StudyTables, prompt: str) -> Figure:
     figure, every = panels(-(-len(groups) // columns), columns, (size, size + 0.2), count=len(groups))
     for axes, (domain, part) in zip(every, groups.items(), strict=True):
         draw_heat(axes, pivot(part, "target_position", "position", "share"), norm, "Blues")
-        note = _write_letters(axes.xaxis, prompt, _unknown_characters(part))
+        note = _write_letters(axes, "x", prompt, _unknown_characters(part))
         targets = part.drop_duplicates("target_position").sort_values("target_position")["target"]
-        _write_letters(axes.yaxis, list(targets))
+        _write_letters(axes, "y", list(targets))
         name_axes(axes, f"{domain}, step {part['step'].iloc[0]:,}", f"character that was read{note}",
                   "character that was predicted")
     add_color_bar(figure, every, norm, "Blues", _share_label(tables))
@@ -66,7 +68,7 @@ def candidates(tables: StudyTables, prompt: str) -> Figure:
     for axes, (step, part) in zip(every, groups.items(), strict=False):
         _stack_candidates(axes, part, color)
         followed = part.drop_duplicates("position")
-        axes.set_xticks(followed["position"], [visible(target) for target in followed["target"]], parse_math=False)
+        _write_letters(axes, "x", list(followed["target"]))
         axes.set_xlim(-0.6, len(prompt) - 1.4)
         axes.set_ylim(0, 1)
         stage = next(filter(None, part["stage"]), "") if "stage" in part else ""
@@ -107,7 +109,7 @@ def _step_maps(rows: pd.DataFrame, value: str, bar: str, prompt: str) -> Figure:
         table = pivot(part, "step", "position", value)
         draw_heat(axes, table, norm, "Blues")
         axes.set_yticks(range(len(table)), part.groupby("step")["label"].first(), parse_math=False)
-        note = _write_letters(axes.xaxis, prompt, _unknown_characters(part))
+        note = _write_letters(axes, "x", prompt, _unknown_characters(part))
         name_axes(axes, source, note, "step")
         if "candidate" in part:
             heights = {step: height for height, step in enumerate(table.index)}
@@ -128,10 +130,18 @@ def _unknown_characters(rows: pd.DataFrame) -> frozenset[str]:
     return frozenset(rows.loc[rows["unknown"].astype(bool), "character"])
 
 
-def _write_letters(axis: Axis, text: Sequence[str], unknown: frozenset[str] = frozenset()) -> str:
-    """Write a character at each tick, `unknown` ones in a box; return what to say of that, or nothing."""
-    axis.set_ticks(range(len(text)), [visible(character) for character in text], parse_math=False, fontsize=SMALL)
-    for label, character in zip(axis.get_ticklabels(), text, strict=True):
+def _write_letters(axes: Axes, axis: Literal["x", "y"], text: Sequence[str],
+                   unknown: frozenset[str] = frozenset()) -> str:
+    """Write a character at each place of an axis, `unknown` ones in a box; return what to say of that, or nothing.
+
+    They are texts and no ticks, the first alone counts in the layout: so a figure is drawn in half the time.
+    """
+    (axes.set_xticks if axis == "x" else axes.set_yticks)([])
+    place = axes.get_xaxis_text1_transform if axis == "x" else axes.get_yaxis_text1_transform
+    transform, vertical, horizontal = place(LETTER_DISTANCE)
+    for i, character in enumerate(text):
+        letter = axes.text(*((i, 0) if axis == "x" else (0, i)), visible(character), transform=transform, va=vertical,
+                           ha=horizontal, fontsize=SMALL, parse_math=False, in_layout=i == 0, gid=f"{axis} letter")
         if character in unknown:
-            label.set_bbox({"boxstyle": "square,pad=0.15", "facecolor": "none", "edgecolor": OKABE_ITO[1]})
+            letter.set_bbox({"boxstyle": "square,pad=0.15", "facecolor": "none", "edgecolor": OKABE_ITO[1]})
     return " (boxed: unknown to the model)" if unknown.intersection(text) else ""
