@@ -23,7 +23,7 @@ from nanogpt.text.sources import DOMAINS
 from nanogpt.tracking import registry
 from nanogpt.tracking.registry import Version
 
-MOST_CHARACTERS = 500
+MOST_NEW_CHARACTERS = 500
 LISTED = 5
 Number = TypeVar("Number", int, float)
 HEADERS = {"Content-Security-Policy": "default-src 'self' 'unsafe-inline'; img-src data:", "Cache-Control": "no-store"}
@@ -61,7 +61,7 @@ def write(uri: str, prompt: str, question: Mapping[str, Any]) -> str:
     """Write what the model goes on with after the prompt."""
     checkpoint, model = opened(uri)
     characters = read_number(question, "characters", 80)
-    require(0 <= characters <= MOST_CHARACTERS, f"characters must be in [0, {MOST_CHARACTERS}]", characters)
+    require(0 <= characters <= MOST_NEW_CHARACTERS, f"characters must be in [0, {MOST_NEW_CHARACTERS}]", characters)
     sampling = Sampling(read_number(question, "temperature", 0.8))
     return generate(model, checkpoint.vocabulary, [prompt], characters, sampling=sampling,
                     seeds=read_number(question, "seed", 1))[0]

@@ -27,11 +27,11 @@ MOST_TARGETS = {"cpu": 8, "cuda": 64}
 """Of one pass, which for each of them goes up to the last."""
 
 PROOF_LENGTH = 9
-TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 5e-2}
+DERIVATIVE_TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 5e-2}
 """How far the two derivatives may lie apart, as a share of the largest entry. In float32 they lie 1e-6 apart in models
 of all presets, and 1e-3 where the attention's scale was changed by 2 %."""
 PROVED: WeakKeyDictionary[GPT, bool] = WeakKeyDictionary()
-"""Whether `Tape` was found to give a model's derivative."""
+"""Whether `Tape` gives a model's derivative."""
 log = logging.getLogger("nanogpt")
 
 normalize = RootMeanSquareNorm.forward
@@ -147,7 +147,7 @@ def has_tape(model: GPT) -> bool:
     """
     if model not in PROVED:
         try:
-            PROVED[model] = largest_difference(model) < TOLERANCE[model.head.weight.dtype]
+            PROVED[model] = largest_difference(model) < DERIVATIVE_TOLERANCE[model.head.weight.dtype]
         except (AttributeError, RuntimeError, TypeError, ValueError):   # blocks of another make
             PROVED[model] = False
         if not PROVED[model]:

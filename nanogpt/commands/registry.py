@@ -30,7 +30,7 @@ def registry(config: Config, action: str, model: str, alias: str, output: str) -
     if action == "list":
         click.echo(store.tree(store.catalogue()) or "nothing is registered here yet")
     elif action == "verify":
-        verify(model, config)
+        verify_versions(model, config)
     elif action == "promote":
         require(bool(alias), "alias must be given to promote", alias)
         click.echo(f"{promote_version(model, alias, config.device)} is now @{alias}")
@@ -40,7 +40,7 @@ def registry(config: Config, action: str, model: str, alias: str, output: str) -
         click.echo(str(save_safetensors(checkpoint, path).resolve()))
 
 
-def verify(part: str, config: Config) -> None:
+def verify_versions(part: str, config: Config) -> None:
     """Say what is wrong with each version. UserError where something is, or where no model's name has this part."""
     from nanogpt.study import verify as verification
     from nanogpt.tracking import registry as store

@@ -23,7 +23,7 @@ from nanogpt.config import ModelConfig
 
 SHARPNESS = 12.0
 """Attention logits are this times the cosine of query and key, so they lie in [-12, 12] at any head size."""
-SMALL = 0.1
+SMALL_BOUND = 0.1
 """How large projections back into the stream and the head start, against the other matrices. Not 0: with zeros an
 untrained model would attribute nothing to anything, and no loss was gained by them."""
 
@@ -222,7 +222,7 @@ class GPT(nn.Module):
         for name, matrix in self.named_parameters():
             if matrix.ndim == 2 and name != "embedding.weight":
                 large = name.endswith(("qkv.weight", "up.weight"))
-                bound = (1.0 if large else SMALL) * (3.0 / matrix.size(1)) ** 0.5
+                bound = (1.0 if large else SMALL_BOUND) * (3.0 / matrix.size(1)) ** 0.5
                 nn.init.uniform_(matrix, -bound, bound)
 
     def muon_matrices(self) -> list[tuple[nn.Parameter, tuple[int, ...]]]:

@@ -10,7 +10,7 @@ import pandas as pd
 
 DIGITS = string.ascii_uppercase + string.ascii_lowercase + string.digits + "+"
 """A digit stands for sign(score) · √share in steps of 1 / 31: A is −1, f is 0, + is 1."""
-MOST_CHARACTERS = 900_000
+MOST_SCORES = 900_000
 """Of all maps in a page; prompts beyond it are left out."""
 
 
@@ -25,7 +25,7 @@ def interactive_map(attribution: pd.DataFrame) -> dict[str, Any]:
     keys = ["prompt", "method", "domain", "step"]
     places: dict[Any, Any] = dict(attribution.groupby(keys, sort=False).indices)
     sizes = attribution.groupby("prompt", sort=False).size().cumsum()
-    prompts = list(sizes.index[sizes <= max(MOST_CHARACTERS, sizes.iloc[0])])
+    prompts = list(sizes.index[sizes <= max(MOST_SCORES, sizes.iloc[0])])
     maps: dict[str, Any] = {}
     for (prompt, method, domain, step), rows in places.items():
         if prompt in prompts:

@@ -17,7 +17,7 @@ from nanogpt.report.tables import StudyTables, last_steps, own_texts
 from nanogpt.report.wording import attributed_scores, attributed_value
 from nanogpt.transfer.tables import with_front
 
-PHASES = ("train", "evaluate", "transfer", "adapt", "attribute")
+LOGGING_PHASES = ("train", "evaluate", "transfer", "adapt", "attribute")
 PROMPTS_OF_A_PHASE = 6
 """Most prompts whose figures a phase logs; the page shows fewer, the tables hold all."""
 
@@ -193,12 +193,12 @@ FIGURES = (
 
 
 def draw(tables: StudyTables, phase: str = "", drawn: Mapping[str, bytes] | None = None) -> dict[str, bytes]:
-    """Return name to PNG of every figure of the study's page, or of those that one of PHASES logs in its own run.
+    """Return name to PNG of every figure of the page, or of those that one of LOGGING_PHASES logs in its own run.
 
     A figure of a prompt has the prompt's place among all prompts behind its name: `attribution_map_01`. Those in
     `drawn` were drawn from the same tables before and are taken as they are.
     """
-    assert phase in ("", *PHASES), phase
+    assert phase in ("", *LOGGING_PHASES), phase
     return {name: (drawn or {}).get(name) or png(make()) for name, make in drawings(tables, phase)}
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from nanogpt.attribution import rows
 from nanogpt.attribution.maps import summarize
-from nanogpt.attribution.rows import ModelAttributions
+from nanogpt.attribution.rows import ModelAttributions, Prompts
 from nanogpt.config import Config, Row
 from nanogpt.model.checkpoint import Checkpoint
 from nanogpt.model.generate import top_characters
@@ -19,9 +19,6 @@ from nanogpt.study.tables import Tables, log_figures, log_tables
 from nanogpt.tracking.run import TrackedRun, key, open_run
 
 log = logging.getLogger("nanogpt")
-
-Prompts = Sequence[tuple[str, str]]
-"""(domain, prompt) of each."""
 
 
 def attribute_models(study: Study) -> None:

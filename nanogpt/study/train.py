@@ -53,7 +53,7 @@ def train_domain(corpus: Corpus, study: Study) -> list[StudiedModel]:
         if not study.resume:
             run.datasets([text_dataset(corpus)], "training")
             tables.add("corpora", [corpus.row()])
-        rows, models = follow(corpus, config, run, resumed=bool(study.resume))
+        rows, models = train_and_log(corpus, config, run, resumed=bool(study.resume))
         study.tables.add("training", (row | {"run_id": run.id} for row in rows))
         log_tables(run, tables)
         tables.add("training", rows)
@@ -67,7 +67,7 @@ def train_domain(corpus: Corpus, study: Study) -> list[StudiedModel]:
         return [replace(model, stages=stages_of(step, models)) for step, model in models.items()]
 
 
-def follow(corpus: Corpus, config: Config, run: TrackedRun, *,
+def train_and_log(corpus: Corpus, config: Config, run: TrackedRun, *,
            resumed: bool) -> tuple[list[Row], dict[int, StudiedModel]]:
     """Train and log; returns the rows of the training table and the models by step, those of an earlier process too."""
     state = kept_state(run) if resumed else None

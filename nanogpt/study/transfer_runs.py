@@ -201,10 +201,10 @@ def register_best(cells: Iterable[LoggedCell], config: Config) -> None:
         if pair not in best or logged.result.best.loss < best[pair].result.best.loss:
             best[pair] = logged
     for logged in best.values():
-        register(logged, config)
+        register_cell(logged, config)
 
 
-def register(logged: LoggedCell, config: Config) -> None:
+def register_cell(logged: LoggedCell, config: Config) -> None:
     """Register an adapted model as a version of `nanogpt-<source>-to-<target>`, unless it began untrained or diverged.
 
     `best` is the version of the lowest loss.

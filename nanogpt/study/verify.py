@@ -18,21 +18,19 @@ from nanogpt.study.inputs import build_model, corpora_for, read_texts
 from nanogpt.text.corpus import Split, joint_corpus
 from nanogpt.text.sources import DomainText
 from nanogpt.tracking import registry
-from nanogpt.tracking.registry import Version
+from nanogpt.tracking.registry import SCORED_ON, Version
 from nanogpt.tracking.run import run_config
 
-SCORED_ON = "scored_on"
-"""The tag that says which validation text a version's score was read from: domain, characters, digest."""
 TAG = re.compile(r"(?P<domain>[\w-]+)\[:(?P<characters>\d*)\](?: sha256:(?P<digest>\w+))?")
 """As `math[:4096] sha256:0a1b2c3d4e5f`; versions of earlier code have no digest."""
-TOLERANCE = 1e-3
+SCORE_TOLERANCE = 1e-3
 """Bits per byte: scores written on a GPU (bfloat16) differ by less from those of a CPU."""
 
 
 def promote(uri: str, aliases: Sequence[str], split: Split, recorded: float, config: Config) -> None:
     """Point `aliases` at a version once it was loaded anew and scored as recorded (bits per byte of `split`)."""
     score = rescore(registry.load(uri), split, config)
-    require(math.isclose(score, recorded, abs_tol=TOLERANCE),
+    require(math.isclose(score, recorded, abs_tol=SCORE_TOLERANCE),
             f"{uri} must score the recorded {recorded:.4f} bits per byte before it is aliased", round(score, 4))
     for alias in aliases:
         registry.set_alias(uri, alias)
@@ -61,7 +59,7 @@ def digest_of(split: Split) -> str:
     return hashlib.sha256(split.text.encode()).hexdigest()[:12]
 
 
-def validation_split(version: Version, checkpoint: Checkpoint, config: Config) -> Split:
+def scored_split(version: Version, checkpoint: Checkpoint, config: Config) -> Split:
     """Find the text that the recorded score of a version was read from. UserError where it cannot be had."""
     tag = TAG.fullmatch(version.tags.get(SCORED_ON, ""))
     if tag is None:
@@ -106,12 +104,12 @@ def faults(version: Version, device: str) -> Iterator[str]:
                                             "domain": checkpoint.domain,
                                             "vocabulary_sha256": checkpoint.vocabulary.sha256})
         config = replace(run_config(version.run_id), device=device)
-        score = rescore(checkpoint, validation_split(version, checkpoint, config), config)
+        score = rescore(checkpoint, scored_split(version, checkpoint, config), config)
     except UserError as error:
         yield f"cannot be scored: {error}"
         return
     recorded = float(version.tags.get("bits_per_byte", "nan"))
-    if not math.isclose(score, recorded, abs_tol=TOLERANCE):
+    if not math.isclose(score, recorded, abs_tol=SCORE_TOLERANCE):
         yield f"{score:.4f} bits per byte, recorded {recorded:.4f}"
 
 

@@ -26,6 +26,9 @@ from nanogpt.tracking.run import scratch_folder
 
 PACKAGES = ("torch", "mlflow")    # pandas and numpy come with MLflow; each one named costs time at every checkpoint
 
+SCORED_ON = "scored_on"
+"""The tag that says which validation text a version's score was read from: domain, characters, digest."""
+
 
 def model_name(domain: str) -> str:
     return f"nanogpt-{domain}"
@@ -117,9 +120,9 @@ def set_best(uri: str) -> None:
     """
     _, name, number = uri.split("/")
     every = versions(name)
-    (scored_on,) = (version.tags.get("scored_on") for version in every if str(version.version) == number)
+    (scored_on,) = (version.tags.get(SCORED_ON) for version in every if str(version.version) == number)
     scores = [(float(version.tags["bits_per_byte"]), -int(version.version)) for version in every
-              if version.tags.get("scored_on") == scored_on and "bits_per_byte" in version.tags]
+              if version.tags.get(SCORED_ON) == scored_on and "bits_per_byte" in version.tags]
     set_alias(f"models:/{name}/{-min(scores)[1]}", "best")
 
 

@@ -147,7 +147,7 @@ def on_cpu(value: Any) -> Any:
     return [on_cpu(item) for item in value] if isinstance(value, list | tuple) else value
 
 
-def mean(losses: Sequence[Tensor]) -> float | None:
+def mean_of_recorded(losses: Sequence[Tensor]) -> float | None:
     return float(torch.stack(list(losses)).mean()) if losses else None
 
 
@@ -166,7 +166,7 @@ def train(corpus: Corpus, config: Config, resume: TrainingState | None = None) -
     for step in range(training.first_step, settings.max_steps + 1):
         kept, known = step in keep, resume is not None and step == training.first_step
         if not known and (kept or step % settings.log_every == 0):
-            loss = mean(losses)
+            loss = mean_of_recorded(losses)
             seconds += time.perf_counter() - began
             characters = step * settings.batch_size * config.model.block_size
             yield Progress(step, settings.max_steps, loss, factor_at(step, config), characters / max(seconds, 1e-9),

@@ -16,7 +16,7 @@ from matplotlib.image import imread
 from support.study_tables import DOMAINS, attribution_tables, words
 
 from nanogpt.report import figures, page
-from nanogpt.report.figures import FIGURES, PHASES, StudyFigure, draw, figures_table
+from nanogpt.report.figures import FIGURES, LOGGING_PHASES, StudyFigure, draw, figures_table
 from nanogpt.report.plots.panels import png
 from nanogpt.report.tables import TABLES, StudyTables
 
@@ -44,7 +44,7 @@ def test_every_figure_names_its_domains_and_has_its_legend_inside(
 
 def test_the_page_has_every_figure_of_a_section_and_each_phase_its_own(study: StudyTables,
                                                                        no_drawing: None) -> None:
-    every = {phase: draw(study, phase) for phase in ("", *PHASES)}
+    every = {phase: draw(study, phase) for phase in ("", *LOGGING_PHASES)}
     for phase, images in every.items():
         names = {name.rstrip("_0123456789") for name in images}
         assert names == {figure.name for figure in FIGURES if (phase in figure.phases if phase else figure.section)}
@@ -72,7 +72,7 @@ def test_without_a_table_go_the_figures_that_need_it_and_no_other(study: StudyTa
                                                                   no_drawing: None) -> None:
     for frames in ({name: frame for name, frame in study.tables.items() if name != missing},
                    {**study.tables, missing: study.tables[missing].head(0)}):
-        left = {name.rstrip("_0123456789") for phase in ("", *PHASES)
+        left = {name.rstrip("_0123456789") for phase in ("", *LOGGING_PHASES)
                 for name in draw(dataclasses.replace(study, tables=frames), phase)}
         assert left == {figure.name for figure in FIGURES if missing not in figure.tables}
 
@@ -81,7 +81,7 @@ def test_without_a_table_go_the_figures_that_need_it_and_no_other(study: StudyTa
 def test_whatever_rows_there_are_nothing_raises(study: StudyTables, rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(figures, "png", functools.partial(png, dpi=20))     # ticks are made when they are painted
     few = dataclasses.replace(study, tables={name: frame.head(rows) for name, frame in study.tables.items()})
-    for phase in ("", *PHASES):
+    for phase in ("", *LOGGING_PHASES):
         assert bool(draw(few, phase)) == bool(rows)
 
 
@@ -145,7 +145,7 @@ def test_twelve_methods_have_twelve_looks(study: StudyTables) -> None:
 def test_names_are_unique_and_sections_are_those_of_the_page() -> None:
     assert len({figure.name for figure in FIGURES}) == len(FIGURES)
     assert {figure.section for figure in FIGURES} - {""} <= {section.name for section in page.SECTIONS}
-    assert {phase for figure in FIGURES for phase in figure.phases} == set(PHASES)
+    assert {phase for figure in FIGURES for phase in figure.phases} == set(LOGGING_PHASES)
     assert all(set(figure.tables) <= set(TABLES) and (figure.section or figure.phases) for figure in FIGURES)
 
 
