@@ -10,6 +10,7 @@ D channels of a head, C channels.
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -151,8 +152,13 @@ def has_tape(model: GPT) -> bool:
         except (AttributeError, RuntimeError, TypeError, ValueError):   # blocks of another make
             PROVED[model] = False
         if not PROVED[model]:
-            log.warning("the written-out derivative is not this model's: attribution goes by autograd, which is slower")
+            warn_once()
     return PROVED[model]
+
+
+@functools.cache
+def warn_once() -> None:
+    log.warning("the written-out derivative is not this model's: attribution goes by autograd, which is slower")
 
 
 def largest_difference(model: GPT) -> float:

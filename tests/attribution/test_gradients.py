@@ -134,8 +134,8 @@ def test_a_gradient_is_the_slope_of_what_is_asked(attribute_of: str, noisy_model
             changed[:, s] += shift
             return query.values(noisy_model.unembed(noisy_model.run_blocks(changed)))[:, t]
         slopes_PC = torch.stack([(value(step * e) - value(-step * e)) / (2 * step) for e in torch.eye(16).double()], -1)
-    gradient_PC = torch.cat([gradients.transpose(0, 1)[:, :, s] for first, gradients in gradients_by_target(
-        noisy_model, x_PTC, query.values) if first <= t < first + len(gradients)], 1)[:, t - 8]
+    (gradient_PC,) = (gradients[t - first, :, s] for first, gradients in gradients_by_target(
+        noisy_model, x_PTC, query.values) if first <= t < first + len(gradients))
     torch.testing.assert_close(gradient_PC, slopes_PC, rtol=1e-5, atol=1e-7)
 
 
