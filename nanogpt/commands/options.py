@@ -39,24 +39,8 @@ def command(*groups: str, follows: Callable[..., str] | None = None) -> Callable
     def decorate(function: Function) -> click.Command:
         @functools.wraps(function)
         def run(**values: Any) -> None:
-            from nanogpt.tracking import project_run, store_errors
-
-            show_progress()
-            signal.signal(signal.SIGTERM, end)
-            keep_freed_memory()
             changes = {name: values.pop(name) for name in names}
-            try:
-                store_errors.check_store()
-                with project_run.tidied():
-                    config = make_config(values.pop("preset"), **{k: v for k, v in changes.items() if v is not None})
-                    if follows:
-                        project_run.follow(follows(config=config, **values))
-                    function(config=config, **values)
-            except Exception as error:
-                message = str(error) if isinstance(error, UserError) else store_errors.explain(error)
-                if not message:    # a fault of ours: show where
-                    raise
-                raise BadInput(message) from error
+            carry_out(function, values, changes, follows)
 
         wrapped: Function = run
         for name in reversed(names):
@@ -66,6 +50,28 @@ def command(*groups: str, follows: Callable[..., str] | None = None) -> Callable
         return click.command(context_settings=context)(preset(wrapped))
 
     return decorate
+
+
+def carry_out(function: Function, values: dict[str, Any], changes: dict[str, Any],
+              follows: Callable[..., str] | None) -> None:
+    """Hand a command its values and its configuration: the preset with `changes`, but for those that are None."""
+    from nanogpt.tracking import project_run, store_errors
+
+    show_progress()
+    signal.signal(signal.SIGTERM, end)
+    keep_freed_memory()
+    try:
+        store_errors.check_store()
+        with project_run.tidied():
+            config = make_config(values.pop("preset"), **{k: v for k, v in changes.items() if v is not None})
+            if follows:
+                project_run.follow(follows(config=config, **values))
+            function(config=config, **values)
+    except Exception as error:
+        message = str(error) if isinstance(error, UserError) else store_errors.explain(error)
+        if not message:    # a fault of ours: show where
+            raise
+        raise BadInput(message) from error
 
 
 def end(number: int, _: object) -> None:
