@@ -23,7 +23,7 @@ if __name__ == "__main__":
 
 from benchmarks.common import load_corpus, read_config, seconds_of
 from nanogpt.evaluation.evaluate import CHARACTERS_PER_BATCH, evaluate
-from nanogpt.model.device import precision, resolve_device
+from nanogpt.model.device import products_in, resolve_device, scoring_type
 from nanogpt.text.corpus import exact_windows
 from nanogpt.training.loop import train
 
@@ -51,7 +51,7 @@ def main(text: Path, preset: str, changes: tuple[str, ...], characters: int, tur
     def bare() -> float:
         total = torch.zeros((), device=device)
         for inputs_BT, targets_BT in batches:
-            with precision(device):
+            with products_in(scoring_type(device), device):
                 logits_BTV = model(inputs_BT)
                 total += F.cross_entropy(logits_BTV.flatten(0, 1), targets_BT.flatten(), reduction="sum")
         return float(total)

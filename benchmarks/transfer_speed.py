@@ -25,7 +25,7 @@ from benchmarks.common import seconds_of
 from nanogpt.config import ModelConfig
 from nanogpt.evaluation.evaluate import stacked_losses
 from nanogpt.model.checkpoint import Checkpoint, weights_of
-from nanogpt.model.device import random_stream, resolve_device
+from nanogpt.model.device import random_stream, resolve_device, scoring_type
 from nanogpt.model.gpt import GPT
 from nanogpt.text.corpus import Split, make_split
 from nanogpt.text.vocabulary import Vocabulary
@@ -49,15 +49,15 @@ def stepper(members: list[Checkpoint], rates: list[float], device: torch.device,
     """The members as one model and the function that updates all of them once."""
     model = stack(members, device)
     optimizer = MemberAdam(model.parameters(), torch.tensor(rates, device=device))
-    step = make_step(model, [optimizer], members=len(members))
+    step = make_step(model, [optimizer], scoring_type(device), members=len(members))
     return model, step if recorded or not isinstance(step, RecordedStep) else step.eager
 
 
 def plain_stepper(member: Checkpoint, rate: float, device: torch.device) -> tuple[GPT, Step]:
     """A model by itself, torch's fused AdamW, no recording."""
     model = member.build(device)
-    return model, make_step(model, [torch.optim.AdamW(model.parameters(), lr=rate, betas=(0.9, 0.95), weight_decay=0.0,
-                                                      fused=True)])
+    optimizer = torch.optim.AdamW(model.parameters(), lr=rate, betas=(0.9, 0.95), weight_decay=0.0, fused=True)
+    return model, make_step(model, [optimizer], scoring_type(device))
 
 
 def solo_losses(members: list[Checkpoint], rates: list[float], batches: list[tuple[Tensor, Tensor]], split: Split,

@@ -76,6 +76,10 @@ class ModelConfig:
         require(divides, f"n_embd must be divisible by 2 * n_head = {2 * self.n_head}", self.n_embd)
 
 
+PRECISIONS = ("auto", "float32", "bfloat16")
+COMPILE = ("auto", "on", "off")
+
+
 @dataclass(frozen=True)
 class TrainConfig:
     """One training from random weights."""
@@ -90,10 +94,15 @@ class TrainConfig:
     checkpoints: int = knob(8, "checkpoints after step 0: log-spaced, then even")
     log_every: int = knob(20, "steps between two records of the training loss")
     state_seconds: float = knob(30.0, "seconds between two saved states, from which a killed training goes on")
-    compile: bool = knob(False, "fuse the step with torch.compile: half a minute that pays in long runs alone")
+    precision: str = knob("auto", "of the matrix products in training: float32, bfloat16, or auto: bfloat16 where the "
+                          "device has it in hardware")
+    compile: str = knob("auto", "fuse the kernels of each block with torch.compile: on, off, or auto: on a GPU where "
+                        "the steps pay for it")
 
     def __post_init__(self) -> None:
         require_positive(self, "batch_size", "matrix_learning_rate", "learning_rate", "checkpoints", "log_every")
+        require(self.precision in PRECISIONS, f"precision must be one of {', '.join(PRECISIONS)}", self.precision)
+        require(self.compile in COMPILE, f"compile must be one of {', '.join(COMPILE)}", self.compile)
         require(self.max_steps >= 1, "max_steps must be >= 1", self.max_steps)
         require(self.state_seconds >= 0, "state_seconds must be >= 0", self.state_seconds)
         require(self.warmup_steps >= 0, "warmup_steps must be >= 0", self.warmup_steps)

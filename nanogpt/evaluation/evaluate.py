@@ -16,7 +16,7 @@ from torch import Tensor
 from nanogpt.evaluation.calibration import SURE, adaptive_reliability, auroc, reliability
 from nanogpt.evaluation.metrics import Scores, code_bits, score
 from nanogpt.model.checkpoint import Checkpoint
-from nanogpt.model.device import precision
+from nanogpt.model.device import products_in, scoring_type
 from nanogpt.model.gpt import GPT
 from nanogpt.text.corpus import Split, exact_windows
 
@@ -68,7 +68,7 @@ def map_predictions(model: GPT, split: Split, of: Callable[[Tensor, Tensor], Col
     parts: list[Columns] = []
     try:
         for inputs_BT, targets_BT in exact_windows(split, block_size, max(1, CHARACTERS_PER_BATCH // block_size)):
-            with precision(device):
+            with products_in(scoring_type(device), device):
                 logits_BTV = model(inputs_BT.to(device))
             parts.append(of(logits_BTV.flatten(0, 1), targets_BT.flatten().to(device)))
     finally:
@@ -140,7 +140,7 @@ def stacked_losses(model: GPT, splits: Sequence[Split]) -> list[Tensor]:
     parts_MN = []
     for windows in zip(*(exact_windows(split, block_size, rows) for split in filled), strict=True):
         inputs_NT, targets_NT = (torch.cat(ids).to(device) for ids in zip(*windows, strict=True))
-        with precision(device):
+        with products_in(scoring_type(device), device):
             logits_NTV = model(inputs_NT)
         nats = F.cross_entropy(logits_NTV.flatten(0, 1).float(), targets_NT.flatten(), reduction="none")
         parts_MN.append(nats.view(len(splits), -1))

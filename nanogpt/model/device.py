@@ -21,11 +21,31 @@ def resolve_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def precision(device: torch.device) -> contextlib.AbstractContextManager[object]:
-    """Have matrix products in bfloat16 on a GPU, in the plain types elsewhere."""
+def has_bfloat16(device: torch.device) -> bool:
+    """Tell whether the device multiplies matrices of bfloat16 in hardware: tensor cores, AVX512-BF16, AMX."""
     if device.type == "cuda":
-        return torch.autocast("cuda", dtype=torch.bfloat16)
-    return contextlib.nullcontext()
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type == "cpu":
+        abilities = torch.cpu.get_capabilities()
+        return any(abilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+    return False
+
+
+def training_type(device: torch.device, precision: str) -> torch.dtype:
+    """Name the type of a training's matrix products; `auto` is bfloat16 where the device has it in hardware."""
+    if precision == "auto":
+        return torch.bfloat16 if has_bfloat16(device) else torch.float32
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[precision]
+
+
+def scoring_type(device: torch.device) -> torch.dtype:
+    """Name the type of matrix products where a model is scored or adapted: bfloat16 on a GPU, float32 elsewhere."""
+    return torch.bfloat16 if device.type == "cuda" else torch.float32
+
+
+def products_in(kind: torch.dtype, device: torch.device) -> contextlib.AbstractContextManager[object]:
+    """Have the matrix products of float32 tensors in this type, inside the block."""
+    return contextlib.nullcontext() if kind is torch.float32 else torch.autocast(device.type, dtype=kind)
 
 
 @contextlib.contextmanager

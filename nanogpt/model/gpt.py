@@ -90,6 +90,32 @@ def rotate(x_BTHD: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return torch.addcmul(x_BTHD * cos, torch.cat((second, first), dim=-1), sin)
 
 
+class WrittenOutAttention(torch.autograd.Function):
+    """softmax(scale · q kᵀ) v over this and earlier positions, with its derivative, as products of (B · H, T, D).
+
+    For bfloat16 on a CPU, where `F.scaled_dot_product_attention` and its gradient take three times as long
+    (benchmarks/README.md). It may go when torch's own is as fast.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, q_BHTD: Tensor, k_BHTD: Tensor, v_BHTD: Tensor, scale: float) -> Tensor:
+        q, k, v = (t.flatten(0, 1) for t in (q_BHTD, k_BHTD, v_BHTD))
+        later_TT = torch.full((q.size(1), q.size(1)), -torch.inf, dtype=q.dtype).triu_(1)
+        weights = torch.baddbmm(later_TT, q, k.mT, alpha=scale).softmax(-1)
+        ctx.save_for_backward(q, k, v, weights)
+        ctx.scale = scale
+        return torch.bmm(weights, v).view_as(q_BHTD)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        q, k, v, weights = ctx.saved_tensors
+        (grad_BHTD,) = gradients
+        grad = grad_BHTD.flatten(0, 1)
+        by_logits = torch._softmax_backward_data(torch.bmm(grad, v.mT), weights, -1, weights.dtype).mul_(ctx.scale)
+        by_q, by_k, by_v = torch.bmm(by_logits, k), torch.bmm(by_logits.mT, q), torch.bmm(weights.mT, grad)
+        return by_q.view_as(grad_BHTD), by_k.view_as(grad_BHTD), by_v.view_as(grad_BHTD), None
+
+
 class Positions(NamedTuple):
     """Where the characters of a pass stand: their turns as `rotate` takes them; with a cache, their places in it."""
 
@@ -159,8 +185,11 @@ class Attention(nn.Module):
         if cache is not None:
             k, v = cache.extend(k, v, positions)
         dropout = self.dropout if self.training else 0.0
-        y_BHTD = F.scaled_dot_product_attention(q, k, v, positions.mask, dropout, is_causal=cache is None,
-                                                scale=self.scale)
+        if q.dtype is torch.bfloat16 and q.device.type == "cpu" and cache is None and not dropout:
+            y_BHTD: Tensor = WrittenOutAttention.apply(q, k, v, self.scale)
+        else:
+            y_BHTD = F.scaled_dot_product_attention(q, k, v, positions.mask, dropout, is_causal=cache is None,
+                                                    scale=self.scale)
         return self.proj(y_BHTD.transpose(1, 2).flatten(2))
 
 

@@ -15,12 +15,15 @@ from torch import Tensor
 from nanogpt.config import Config
 from nanogpt.errors import UserError, require
 from nanogpt.model.checkpoint import Checkpoint, atomic_path, weights_of
-from nanogpt.model.device import random_stream, resolve_device
+from nanogpt.model.device import random_stream, resolve_device, training_type
 from nanogpt.model.gpt import GPT
 from nanogpt.text.corpus import Corpus, batch_offsets, windows_at
 from nanogpt.training.optimizer import make_optimizers, set_rate_factor
 from nanogpt.training.schedule import checkpoint_steps, rate_factor
 from nanogpt.training.step import make_step
+
+COMPILATION_PAYS = 5e13
+"""Weights times characters of a training from which on a compilation pays: half of what `gpu` has."""
 
 
 @dataclass(frozen=True)
@@ -104,11 +107,13 @@ class Training:
         settings, self.device = config.train, resolve_device(config.device)
         self.corpus, self.config = corpus, config
         self.model = new_model(corpus, config).to(self.device).train()
-        self.optimizers = make_optimizers(self.model, settings)
+        kind = training_type(self.device, settings.precision)
+        self.optimizers = make_optimizers(self.model, settings, kind)
         self.first_step, self.seconds = 0, 0.0
         if resume is not None:
             self.restore(resume)
-        self.update = make_step(self.model, self.optimizers, compiled=settings.compile)
+        self.update = make_step(self.model, self.optimizers, kind,
+                                compiled=is_compiled(self.model, config, self.device))
         self.ids_N = corpus.train.ids_N.to(self.device)
         self.step_offsets = batch_offsets(len(self.ids_N), config.model.block_size, settings.batch_size,
                                         settings.max_steps, config.seed).to(self.device)
@@ -136,6 +141,16 @@ class Training:
             return self.update(*batch)
         with random_stream(self.config.seed * 1_000_003 + step, self.device):
             return self.update(*batch)
+
+
+def is_compiled(model: GPT, config: Config, device: torch.device) -> bool:
+    """Say whether a training's blocks are compiled: as its setting says; `auto`: on a GPU, where that pays."""
+    settings = config.train
+    if settings.compile != "auto":
+        return settings.compile == "on"
+    weights = sum(parameter.numel() for parameter in model.parameters())
+    characters = settings.max_steps * settings.batch_size * config.model.block_size
+    return device.type == "cuda" and weights * characters >= COMPILATION_PAYS
 
 
 def on_cpu(value: Any) -> Any:

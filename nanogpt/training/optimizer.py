@@ -21,16 +21,16 @@ NEWTON_SCHULZ = ((8.2051, -22.9019, 16.4607), (4.0664, -2.8612, 0.5184), (3.9096
 may begin as small as 0.001 of the norm (Polar Express, Amsel et al. 2025, arXiv:2505.16932, with its margin of 1 %)."""
 
 
-def orthogonalize(gradients: Tensor, steps: int = 3) -> Tensor:
+def orthogonalize(gradients: Tensor, steps: int = 3, kind: torch.dtype | None = None) -> Tensor:
     """Move the singular values of each matrix of (N, rows, columns) towards 1 and keep its singular vectors.
 
     There are no more rows than columns. A matrix of zeros stays one. Three steps train as well as five or six, which
-    take the values into 0.85 to 1.15 (benchmarks/README.md). In bfloat16 on a GPU, where it loses nothing, and in the
-    input's type elsewhere.
+    take the values into 0.85 to 1.15 (benchmarks/README.md). In the type `kind`, or else the input's; bfloat16 loses
+    nothing here.
     """
-    x = gradients.bfloat16() if gradients.is_cuda else gradients
+    x = gradients if kind is None else gradients.to(kind)
     x = x / (1.01 * x.norm(dim=(1, 2), keepdim=True) + 1e-7)
-    if not gradients.is_cuda and x.size(2) > x.size(1):
+    if x.dtype is not torch.bfloat16 and x.size(2) > x.size(1):
         return orthogonalizer(x @ x.mT, steps) @ x
     for a, b, c in NEWTON_SCHULZ[:steps]:
         gram = x @ x.mT
@@ -80,17 +80,18 @@ class Muon(Optimizer):
     """
 
     def __init__(self, matrices: Sequence[tuple[Tensor, tuple[int, ...]]], lr: float | Tensor,
-                 momentum: float = MOMENTUM, weight_decay: float = 0.0) -> None:
+                 momentum: float = MOMENTUM, weight_decay: float = 0.0, kind: torch.dtype | None = None) -> None:
         """`matrices` are weights, each with the rows of the parts that are matrices of their own (`GPT.muon_matrices`).
 
-        ValueError where the rows of a weight's parts are not all of its rows.
+        `kind` is the type of the orthogonalisation, by default that of the weights. ValueError where the rows of a
+        weight's parts are not all of its rows.
         """
         for weight, part_rows in matrices:
             if sum(part_rows) != len(weight):
                 raise ValueError(f"part_rows must add up to the {len(weight)} rows of their weight, got {part_rows}")
         super().__init__([weight for weight, _ in matrices], {"lr": lr, "momentum": momentum,
                                                               "weight_decay": weight_decay})
-        self.part_rows = dict(matrices)
+        self.part_rows, self.kind = dict(matrices), kind
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
@@ -113,7 +114,7 @@ class Muon(Optimizer):
         if name not in state:
             state[name] = torch.zeros_like(gradients)
         momentum = state[name].lerp_(gradients, 1 - group["momentum"])
-        updates = orthogonalize(gradients.lerp_(momentum, group["momentum"])) * group["lr"]
+        updates = orthogonalize(gradients.lerp_(momentum, group["momentum"]), kind=self.kind) * group["lr"]
         weights = [piece.matrix for piece in batch]
         if group["weight_decay"]:
             torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
@@ -121,9 +122,11 @@ class Muon(Optimizer):
             weight.sub_(update, alpha=piece.size)
 
 
-def make_optimizers(model: GPT, config: TrainConfig) -> list[torch.optim.Optimizer]:
+def make_optimizers(model: GPT, config: TrainConfig,
+                    kind: torch.dtype = torch.float32) -> list[torch.optim.Optimizer]:
     """Make Muon and AdamW over disjoint parameters of `model`; each group keeps its full rate as `initial_lr`.
 
+    Muon orthogonalises in `kind`.
     On a GPU the rates are tensors, so that a recorded step (training/step.py) obeys them.
     """
     matrices = model.muon_matrices()
@@ -137,7 +140,7 @@ def make_optimizers(model: GPT, config: TrainConfig) -> list[torch.optim.Optimiz
 
     adamw = AdamW(others, lr=rate(config.learning_rate), betas=BETAS, eps=1e-10, weight_decay=0.0, fused=True,
                   capturable=cuda)
-    muon = Muon(matrices, rate(config.matrix_learning_rate), weight_decay=config.weight_decay)
+    muon = Muon(matrices, rate(config.matrix_learning_rate), weight_decay=config.weight_decay, kind=kind)
     optimizers: list[torch.optim.Optimizer] = [muon, adamw]
     for group, full in zip((optimizer.param_groups[0] for optimizer in optimizers),
                            (config.matrix_learning_rate, config.learning_rate), strict=True):

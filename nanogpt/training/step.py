@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nanogpt.model.device import precision
+from nanogpt.model.device import products_in
+from nanogpt.model.gpt import Block
 
 Step = Callable[[Tensor, Tensor], Tensor]
 
@@ -55,25 +56,29 @@ class RecordedStep:
         return loss
 
 
-def make_step(model: nn.Module, optimizers: Sequence[torch.optim.Optimizer], *, compiled: bool = False,
-              members: int = 1) -> Step:
+def make_step(model: nn.Module, optimizers: Sequence[torch.optim.Optimizer], kind: torch.dtype = torch.float32,
+              *, compiled: bool = False, members: int = 1) -> Step:
     """Make a function of inputs and targets (B, T) that updates `model` once and returns the mean loss in nats.
 
-    Of `members` stacked models (training/stacked.py) each follows the gradient of the mean over its own rows.
+    Matrix products are in `kind`, weights and the loss in float32. Of `members` stacked models (training/stacked.py)
+    each follows the gradient of the mean over its own rows.
 
     On a GPU it is recorded as a CUDA graph where all learning rates are tensors (a recorded number cannot change).
-    `compiled` has torch.compile fuse the forward and backward pass: half a minute that pays in long runs alone.
+    `compiled` has torch.compile fuse the kernels of each block, which all share one compilation.
     """
     device = next(model.parameters()).device
 
     def mean_loss(inputs_BT: Tensor, targets_BT: Tensor) -> Tensor:
-        return F.cross_entropy(model(inputs_BT).flatten(0, 1), targets_BT.flatten())
+        return F.cross_entropy(model(inputs_BT).flatten(0, 1).float(), targets_BT.flatten())
 
-    forward = torch.compile(mean_loss) if compiled else mean_loss
+    if compiled:
+        for module in model.modules():
+            if isinstance(module, Block):
+                module.compile()
 
     def step(inputs_BT: Tensor, targets_BT: Tensor) -> Tensor:
-        with precision(device):
-            loss = forward(inputs_BT, targets_BT)
+        with products_in(kind, device):
+            loss = mean_loss(inputs_BT, targets_BT)
         (loss * members).backward()
         for optimizer in optimizers:
             optimizer.step()

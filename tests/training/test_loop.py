@@ -15,11 +15,12 @@ from nanogpt.training.loop import Progress, TrainingState, load_state, save_stat
 from nanogpt.training.schedule import checkpoint_steps
 
 
-@pytest.fixture
-def config() -> Config:
-    """2 layers × 16, context 16, 24 steps, with dropout: what depends on a random stream would show."""
+@pytest.fixture(params=[("float32", 0.1), ("bfloat16", 0.0)], ids=["float32 with dropout", "bfloat16"])
+def config(request: pytest.FixtureRequest) -> Config:
+    """2 layers × 16, context 16, 24 steps; with dropout what depends on a random stream would show."""
+    precision, dropout = request.param
     return make_config("smoke", max_steps=24, n_layer=2, n_embd=16, block_size=16, batch_size=4, checkpoints=4,
-                       log_every=5, dropout=0.1, device="cpu")
+                       log_every=5, dropout=dropout, precision=precision, device="cpu")
 
 
 @pytest.fixture
@@ -107,6 +108,18 @@ def test_a_file_without_a_state_is_refused(tmp_path: Path) -> None:
 def test_the_loss_falls_on_real_text(corpus: Corpus, tiny_config: Config) -> None:
     losses = [record.loss_nats for record in train(corpus, tiny_config) if record.loss_nats is not None]
     assert losses[-1] < 3.0 < losses[0]
+
+
+def test_bfloat16_learns_as_float32_does(corpus: Corpus, tiny_config: Config) -> None:
+    ends = {}
+    for precision in ("float32", "bfloat16"):
+        settings = dataclasses.replace(tiny_config.train, precision=precision)
+        *_, last = train(corpus, dataclasses.replace(tiny_config, train=settings))
+        ends[precision] = last
+        assert last.checkpoint is not None
+        assert {tensor.dtype for tensor in last.checkpoint.weights.values()} == {torch.float32}
+    assert ends["bfloat16"].loss_nats == pytest.approx(ends["float32"].loss_nats, abs=0.03)
+    assert ends["bfloat16"].loss_nats != ends["float32"].loss_nats
 
 
 def test_a_consumer_may_leave_early(corpus: Corpus, config: Config) -> None:
