@@ -36,12 +36,13 @@ METRICS = {"loss_nats": "train/loss_nats", "characters_per_second": "train/chara
 def train_models(study: Study) -> None:
     """Train a model of every domain, and where the configuration says so one of all domains together."""
     joint = study.config.analysis.joint and len(study.corpora) > 1
-    for corpus in (*study.corpora.values(), *([joint_corpus(study.corpora)] if joint else ())):
+    corpora = [*study.corpora.values(), *([joint_corpus(study.corpora)] if joint else ())]
+    for corpus in corpora:
         log.info("      %s", corpus.name)
-        study.models += train_domain(corpus, study)
+        study.models += train_domain(corpus, study, trainings=len(corpora))
 
 
-def train_domain(corpus: Corpus, study: Study) -> list[StudiedModel]:
+def train_domain(corpus: Corpus, study: Study, trainings: int) -> list[StudiedModel]:
     """Train one domain in a run of its own; every checkpoint is logged, registered and, where it is due, aliased.
 
     With `study.resume` a stopped training goes on in its run and ends as if it had never stopped.
@@ -53,7 +54,7 @@ def train_domain(corpus: Corpus, study: Study) -> list[StudiedModel]:
         if not study.resume:
             run.datasets([text_dataset(corpus)], "training")
             tables.add("corpora", [corpus.row()])
-        rows, models = train_and_log(corpus, config, run, resumed=bool(study.resume))
+        rows, models = train_and_log(corpus, config, run, trainings, resumed=bool(study.resume))
         study.tables.add("training", (row | {"run_id": run.id} for row in rows))
         log_tables(run, tables)
         tables.add("training", rows)
@@ -67,14 +68,14 @@ def train_domain(corpus: Corpus, study: Study) -> list[StudiedModel]:
         return [replace(model, stages=stages_of(step, models)) for step, model in models.items()]
 
 
-def train_and_log(corpus: Corpus, config: Config, run: TrackedRun, *,
-           resumed: bool) -> tuple[list[Row], dict[int, StudiedModel]]:
+def train_and_log(corpus: Corpus, config: Config, run: TrackedRun, trainings: int, *,
+                  resumed: bool) -> tuple[list[Row], dict[int, StudiedModel]]:
     """Train and log; returns the rows of the training table and the models by step, those of an earlier process too."""
     state = kept_state(run) if resumed else None
     models = {model.checkpoint.step: model for model in logged_before(run)} if resumed else {}
     rows = [{"domain": corpus.name} | row for row in run.history(METRICS) if row["step"] <= state.step] if state else []
     last_line, last_state = 0.0, time.monotonic()
-    for progress in train(corpus, config, state):
+    for progress in train(corpus, config, state, trainings=trainings):
         row, ended = progress_row(progress, corpus, config), progress.step == progress.max_steps
         if progress.checkpoint and not is_logged(progress.checkpoint, models):
             models[progress.step] = log_checkpoint(progress.checkpoint, row, run, corpus, config)

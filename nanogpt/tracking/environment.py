@@ -15,7 +15,7 @@ import psutil
 import torch
 
 from nanogpt.config import Config
-from nanogpt.model.device import resolve_device
+from nanogpt.model.device import resolve_device, training_type
 
 
 def environment(config: Config) -> dict[str, str]:
@@ -24,7 +24,8 @@ def environment(config: Config) -> dict[str, str]:
     return {"python": platform.python_version(), "system": f"{platform.system()} {platform.machine()}",
             "processor": processor(), "cores": str(os.cpu_count()),
             "memory": f"{psutil.virtual_memory().total / 2**30:.0f} GiB", "device": device_name(config.device),
-            "threads": str(torch.get_num_threads()), "seed": str(config.seed), "git_commit": commit(),
+            "threads": str(torch.get_num_threads()),
+            "training_type": training_type_name(config), "seed": str(config.seed), "git_commit": commit(),
             **{name: version(name) for name in packages if find_spec(name)}}
 
 
@@ -32,6 +33,11 @@ def device_name(name: str) -> str:
     """Name the device that a configuration means: a GPU by its product, else `cpu` or `mps`."""
     device = resolve_device(name)
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def training_type_name(config: Config) -> str:
+    """Name the type in which a training multiplies matrices: float32 or bfloat16."""
+    return str(training_type(resolve_device(config.device), config.train.precision)).removeprefix("torch.")
 
 
 def processor() -> str:

@@ -22,8 +22,8 @@ from nanogpt.training.optimizer import make_optimizers, set_rate_factor
 from nanogpt.training.schedule import checkpoint_steps, rate_factor
 from nanogpt.training.step import make_step
 
-COMPILATION_PAYS = 5e13
-"""Weights times characters of a training from which on a compilation pays: half of what `gpu` has."""
+COMPILATION_PAYS = 3e14
+"""Weights times characters from which on a compilation pays on a GPU: those of three trainings of `gpu`."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def identity_of(corpus: Corpus, config: Config) -> dict[str, Any]:
 class Training:
     """A training in progress: the model, its optimizers and its batches."""
 
-    def __init__(self, corpus: Corpus, config: Config, resume: TrainingState | None) -> None:
+    def __init__(self, corpus: Corpus, config: Config, resume: TrainingState | None, trainings: int) -> None:
         settings, self.device = config.train, resolve_device(config.device)
         self.corpus, self.config = corpus, config
         self.model = new_model(corpus, config).to(self.device).train()
@@ -113,7 +113,7 @@ class Training:
         if resume is not None:
             self.restore(resume)
         self.update = make_step(self.model, self.optimizers, kind,
-                                compiled=is_compiled(self.model, config, self.device))
+                                compiled=is_compiled(self.model, config, self.device, trainings))
         self.ids_N = corpus.train.ids_N.to(self.device)
         self.step_offsets = batch_offsets(len(self.ids_N), config.model.block_size, settings.batch_size,
                                         settings.max_steps, config.seed).to(self.device)
@@ -143,14 +143,14 @@ class Training:
             return self.update(*batch)
 
 
-def is_compiled(model: GPT, config: Config, device: torch.device) -> bool:
-    """Say whether a training's blocks are compiled: as its setting says; `auto`: on a GPU, where that pays."""
+def is_compiled(model: GPT, config: Config, device: torch.device, trainings: int) -> bool:
+    """Say whether blocks are compiled: as the setting says; `auto`: on a GPU where that pays in all trainings."""
     settings = config.train
     if settings.compile != "auto":
         return settings.compile == "on"
     weights = sum(parameter.numel() for parameter in model.parameters())
     characters = settings.max_steps * settings.batch_size * config.model.block_size
-    return device.type == "cuda" and weights * characters >= COMPILATION_PAYS
+    return device.type == "cuda" and trainings * weights * characters >= COMPILATION_PAYS
 
 
 def on_cpu(value: Any) -> Any:
@@ -166,15 +166,16 @@ def mean_of_recorded(losses: Sequence[Tensor]) -> float | None:
     return float(torch.stack(list(losses)).mean()) if losses else None
 
 
-def train(corpus: Corpus, config: Config, resume: TrainingState | None = None) -> Iterator[Progress]:
+def train(corpus: Corpus, config: Config, resume: TrainingState | None = None, *,
+          trainings: int = 1) -> Iterator[Progress]:
     """Train a new GPT on the training split; yields a record every `log_every` steps and at each checkpoint.
 
     The first record is step 0 with the untrained checkpoint; the last is step `max_steps` with the final one.
     Weights and batches depend on the seed alone; no global random stream is read or moved. From `resume` it goes
-    on after that state's record and ends, on a CPU, with the same bits. UserError where the state is of another
-    training.
+    on after that state's record and ends, on a CPU, with the same bits. `trainings` of this shape in this process, this
+    one among them, share one compilation. UserError where the state is of another training.
     """
-    training, settings = Training(corpus, config, resume), config.train
+    training, settings = Training(corpus, config, resume, trainings), config.train
     keep = set(checkpoint_steps(settings.max_steps, settings.checkpoints))
     losses: list[Tensor] = []
     seconds, began = training.seconds, time.perf_counter()

@@ -53,6 +53,8 @@ BAD = [
     (main, ["--n-embd", "100", "--n-head", "7"], "n_embd must be divisible by"),
     (main, ["--block-size", "0"], "block_size must be > 0, got 0"),
     (main, ["--rate-high", "inf"], "rate_high must be finite, got inf"),
+    (train, ["--precision", "half"], "precision must be one of auto, float32, bfloat16, got 'half'"),
+    (train, ["--compile", "true"], "compile must be one of auto, on, off, got 'true'"),
     (main, ["--weight-decay", "inf"], "weight_decay must be >= 0 and finite, got inf"),
     (main, ["--smooth-noise", "nan"], "smooth_noise must be >= 0 and finite, got nan"),
     (main, ["--stages", ","], "stages must be among early, mid, late, final, got ','"),

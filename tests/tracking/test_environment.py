@@ -13,8 +13,11 @@ from nanogpt.tracking.environment import environment
 def test_the_device_is_the_one_that_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device=None: "a GPU")
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: True)
     assert environment(make_config("smoke", device="cpu"))["device"] == "cpu"
     assert environment(make_config("smoke", device="cuda"))["device"] == "a GPU"
+    assert environment(make_config("smoke", device="cuda"))["training_type"] == "bfloat16"
+    assert environment(make_config("smoke", device="cuda", precision="float32"))["training_type"] == "float32"
     assert environment(make_config("smoke", device="auto"))["device"] == "a GPU"
 
 

@@ -10,8 +10,9 @@ import torch
 
 from nanogpt.config import Config, make_config
 from nanogpt.model.checkpoint import Checkpoint
+from nanogpt.model.gpt import GPT
 from nanogpt.text.corpus import Corpus
-from nanogpt.training.loop import Progress, TrainingState, load_state, save_state, train
+from nanogpt.training.loop import Progress, TrainingState, is_compiled, load_state, save_state, train
 from nanogpt.training.schedule import checkpoint_steps
 
 
@@ -120,6 +121,20 @@ def test_bfloat16_learns_as_float32_does(corpus: Corpus, tiny_config: Config) ->
         assert {tensor.dtype for tensor in last.checkpoint.weights.values()} == {torch.float32}
     assert ends["bfloat16"].loss_nats == pytest.approx(ends["float32"].loss_nats, abs=0.03)
     assert ends["bfloat16"].loss_nats != ends["float32"].loss_nats
+
+
+def test_blocks_are_compiled_where_the_steps_to_come_pay_for_it() -> None:
+    on_gpu, on_cpu = torch.device("cuda"), torch.device("cpu")
+
+    def compiled(preset: str, device: torch.device, trainings: int, **changes: object) -> bool:
+        config = make_config(preset, **changes)
+        with torch.device("meta"):
+            model = GPT(config.model, 100)
+        return is_compiled(model, config, device, trainings)
+
+    assert compiled("gpu", on_gpu, 4) and not compiled("gpu", on_gpu, 1) and not compiled("standard", on_gpu, 4)
+    assert not compiled("gpu", on_cpu, 4) and compiled("smoke", on_cpu, 1, compile="on")
+    assert not compiled("gpu", on_gpu, 4, compile="off")
 
 
 def test_a_consumer_may_leave_early(corpus: Corpus, config: Config) -> None:
