@@ -17,6 +17,7 @@ Row = dict[str, Any]
 """A row of a tidy table: column to value."""
 JOINT = "joint"
 """What stands in place of a domain for the reference model that is trained on all of them."""
+CORPORA = ("embedded", "full")
 LATEST = "latest"
 """What stands in place of a run id for the newest finished study."""
 STRONGEST_COUNTS = "5-gram"
@@ -50,7 +51,7 @@ class DataConfig:
     min_count: int = knob(20, "a character enters the vocabulary if training texts hold it this often")
 
     def __post_init__(self) -> None:
-        require(self.corpora in ("embedded", "full"), "corpora must be embedded or full", self.corpora)
+        require(self.corpora in CORPORA, f"corpora must be {' or '.join(CORPORA)}", self.corpora)
         require_positive(self, "min_count")
         require(bool(self.domain_specs), "domains must name at least one domain", self.domains)
 
@@ -278,6 +279,8 @@ class Config:
     def __post_init__(self) -> None:
         require(self.device in ("auto", "cpu", "cuda", "mps"), "device must be auto, cpu, cuda or mps", self.device)
         require(0 <= self.seed < 2**32, "seed must be in [0, 2**32)", self.seed)
+        layers, block = self.model.n_layer, self.attribution.cam_block
+        require(block <= layers, f"cam_block must be <= n_layer = {layers}", block)
 
     def flat(self) -> dict[str, Any]:
         """List every setting by its field name, without the groups."""

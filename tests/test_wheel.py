@@ -68,4 +68,3 @@ def test_installed_elsewhere_it_runs_a_study_from_an_empty_folder(wheel: Path, t
     assert "Study of shakespeare, readme" in summary and (work / "mlflow.db").is_file()
     (report,) = work.glob("mlruns/**/report.html")
     assert all(name in report.read_text("utf-8") for name in ("shakespeare", "readme"))
-    assert "nanogpt-shakespeare" in nanogpt("registry")

@@ -6,7 +6,7 @@ Shape suffixes: T positions (targets), S positions (sources).
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 import torch
@@ -15,10 +15,11 @@ from torch import Tensor
 from nanogpt.attribution.gradients import completeness_gap
 from nanogpt.attribution.maps import Attribution, make_query
 from nanogpt.attribution.perturbation import deletion_insertion
-from nanogpt.config import AttributionConfig
+from nanogpt.config import ATTRIBUTION_CATALOGUE, AttributionConfig
 from nanogpt.model.checkpoint import Checkpoint
 from nanogpt.model.gpt import GPT
 
+SIGNED = frozenset(method.name for method in ATTRIBUTION_CATALOGUE if method.signed)
 REFERENCE_METHOD = "leave_one_out"
 """The method with which the ranks of all others are compared."""
 LEAST_CHARACTERS_READ = 8
@@ -64,7 +65,7 @@ def mean_rank_correlation(first: Sequence[Attribution], second: Sequence[Attribu
 class Faithfulness:
     """What a method's maps are worth on one checkpoint; higher is better but for sufficiency and the gap.
 
-    Losses are in units of the attributed value: of logit, or nats of log-probability or loss.
+    Losses are in units of the attributed value: of logit, or nats of log-probability (of it for a loss too).
     """
 
     method: str
@@ -95,11 +96,18 @@ def measure_faithfulness(model: GPT, checkpoint: Checkpoint, maps: AttributionsB
 def mean_deletion_insertion(model: GPT, checkpoint: Checkpoint, maps: AttributionsByMethod,
                             config: AttributionConfig) -> tuple[Tensor, Tensor]:
     """Return what targets lose without, and with nothing but, the TOP_SHARES: each (methods, shares), means over every
-    eighth target; nan where no prompt is long enough. Equal scores are always ordered by the same draws."""
+    eighth target; nan where no prompt is long enough. Equal scores are always ordered by the same draws.
+
+    What was attributed to a loss is tested on its negative, the log-probability, so that high scores still stand for
+    what the model needs.
+    """
     losses, generator = [], torch.Generator().manual_seed(0)
+    of_loss = config.attribute_of == "loss"
+    config = replace(config, attribute_of="log_probability") if of_loss else config
+    directions = torch.tensor([-1.0 if of_loss and method in SIGNED else 1.0 for method in maps])[:, None, None]
     for number, attribution in enumerate(maps[REFERENCE_METHOD]):
         query, _ = make_query(model, checkpoint, [attribution.prompt], config)
-        scores_by_method = torch.stack([attributions[number].scores_TS for attributions in maps.values()])
+        scores_by_method = directions * torch.stack([attributions[number].scores_TS for attributions in maps.values()])
         for t in range(LEAST_CHARACTERS_READ - 1, len(attribution.prompt), LEAST_CHARACTERS_READ):
             curves = deletion_insertion(model, query, scores_by_method, t, TOP_SHARES, generator)
             losses.append(torch.stack(curves).cpu())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -98,13 +99,13 @@ def faithfulness_rows(models: Sequence[ModelAttributions]) -> Iterator[Row]:
     """Yield what each method's maps of each model are worth.
 
     `fails_sanity`: the maps of step 0, random weights, look like this checkpoint's (Adebayo et al. 2018,
-    arXiv:1810.03292).
+    arXiv:1810.03292); None where there are none, and for baselines, which look at no weights.
     """
     untrained = {model.model_row["domain"]: model for model in models if model.model_row["step"] == 0}
     for model in models:
         random_weights = untrained.get(model.model_row["domain"])
         for measured in model.faithfulness:
-            likeness = float("nan")
+            likeness, tested = float("nan"), measured.method not in ATTRIBUTION_BASELINES
             if random_weights and random_weights.compared and random_weights is not model:
                 likeness = mean_rank_correlation(model.compared[measured.method],
                                                  random_weights.compared[measured.method])
@@ -112,7 +113,7 @@ def faithfulness_rows(models: Sequence[ModelAttributions]) -> Iterator[Row]:
                 "method": measured.method, "spearman_leave_one_out": measured.spearman_leave_one_out,
                 "comprehensiveness": measured.comprehensiveness, "sufficiency": measured.sufficiency,
                 "completeness_gap": measured.completeness_gap, "spearman_step_0": likeness,
-                "fails_sanity": likeness >= SANITY_LIMIT}
+                "fails_sanity": likeness >= SANITY_LIMIT if tested and not math.isnan(likeness) else None}
 
 
 def deletion_curve_rows(models: Iterable[ModelAttributions]) -> Iterator[Row]:

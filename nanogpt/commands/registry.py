@@ -35,6 +35,7 @@ def registry(config: Config, action: str, model: str, alias: str, output: str) -
         require(bool(alias), "alias must be given to promote", alias)
         click.echo(f"{promote_version(model, alias, config.device)} is now @{alias}")
     else:
+        require(bool(model), "model must be given to export", model)
         checkpoint = store.load(model)
         path = Path(output or f"{checkpoint.domain}-{checkpoint.step:06d}.safetensors")
         click.echo(str(save_safetensors(checkpoint, path).resolve()))

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from nanogpt.report.plots import attribution, confidence, prompts, training, transfer, zero_shot
 from nanogpt.report.plots.panels import png
 from nanogpt.report.tables import StudyTables, last_steps, own_texts
-from nanogpt.report.wording import attributed_scores, attributed_value
+from nanogpt.report.wording import attributed_scores, tested_value
 from nanogpt.transfer.tables import with_front
 
 LOGGING_PHASES = ("train", "evaluate", "transfer", "adapt", "attribute")
@@ -32,7 +32,7 @@ class StudyFigure:
     name: str
     section: str                           # of the page; "": it is not on the page
     tables: tuple[str, ...]
-    caption: str                           # {scores} and {value} say what was attributed
+    caption: str                           # {scores} and {value} say what was attributed and tested
     draw: Callable[..., Figure]            # of the tables; where `prompts` is not 0, of the tables and a prompt
     phases: tuple[str, ...] = ()           # that log it in their own runs
     when: Callable[[StudyTables], bool] = lambda tables: True
@@ -40,7 +40,7 @@ class StudyFigure:
 
     def caption_for(self, tables: StudyTables) -> str:
         """Return the caption, with what the study attributed and by which method."""
-        return self.caption.format(scores=attributed_scores(tables), value=attributed_value(tables))
+        return self.caption.format(scores=attributed_scores(tables), value=tested_value(tables))
 
     def can_draw(self, tables: StudyTables, prompt: str | None = None) -> bool:
         """Say whether the tables hold what the figure shows, of the prompt where one is given."""
@@ -158,15 +158,18 @@ FIGURES = (
         "with leave-one-out. Middle and right: how far {value} falls without the characters that a method puts first, "
         "and with nothing but them. Dashed: recency and random, which know nothing of the model; a method is worth "
         "what it adds to them. Black: the mean of the models.",
-        attribution.faithfulness, phases=("attribute",)),
+        attribution.faithfulness, phases=("attribute",),
+        when=lambda tables: bool(tables.table("faithfulness")["comprehensiveness"].notna().any())),
     StudyFigure(
         "deletion_curves", "attribution", ("deletion_curves",),
         "The falls behind the two means, by the share of the characters taken away or kept.",
-        attribution.deletion_curves, phases=("attribute",)),
+        attribution.deletion_curves, phases=("attribute",),
+        when=lambda tables: bool(tables.table("deletion_curves")["deletion"].notna().any())),
     StudyFigure(
         "method_agreement", "attribution", ("method_agreement",),
         "Mean rank correlation between the maps of two methods.",
-        attribution.method_agreement, phases=("attribute",)),
+        attribution.method_agreement, phases=("attribute",),
+        when=lambda tables: bool(tables.table("method_agreement")["spearman"].notna().any())),
     StudyFigure(
         "attribution_map", "attribution", ("attribution",),
         "What the prediction after the last character rests on: {scores}, as a share of the row; the target is the "

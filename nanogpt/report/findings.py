@@ -67,7 +67,9 @@ def attribution_findings(faithfulness: pd.DataFrame) -> Iterator[str]:
     """Yield whether the maps of the last checkpoints say more than recency does."""
     if faithfulness.empty:
         return
-    means = last_steps(faithfulness, "domain").groupby("method", sort=False)["spearman_leave_one_out"].mean()
+    means = last_steps(faithfulness, "domain").groupby("method", sort=False)["spearman_leave_one_out"].mean().dropna()
+    if means.empty:    # every prompt was too short
+        return
     parts = [f"{means[name]:.2f} by {spaced(name)}" for name in means.index if name != "leave_one_out"]
     yield (f"What happens when a character is taken away is ranked (Spearman) {listed(parts)}; a map that does not "
            "rank it better than recency adds nothing to it.")

@@ -45,6 +45,11 @@ def attributed_value(tables: StudyTables) -> str:
     return f"the target's {value}" + (" less that of its strongest rival" if tables.setting("contrastive") else "")
 
 
+def tested_value(tables: StudyTables) -> str:
+    """Name the value that deletion tests watch: that of the attribution; for a loss its negative, which falls."""
+    return attributed_value(tables).replace("target's loss", "target's log-probability")
+
+
 def attributed_scores(tables: StudyTables) -> str:
     """Name the scores of the method that read every model and prompt, and say what they are where that is known."""
     method = tables.first_method

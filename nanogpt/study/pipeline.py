@@ -14,7 +14,7 @@ from nanogpt.report.page import render
 from nanogpt.report.tables import StudyTables
 from nanogpt.study.attribute import attribute_models
 from nanogpt.study.evaluate import evaluate_models
-from nanogpt.study.inputs import StudiedModel, text_dataset
+from nanogpt.study.inputs import StudiedModel, read_prompts, text_dataset
 from nanogpt.study.phase import Phase, Study
 from nanogpt.study.tables import log_figures, log_tables
 from nanogpt.study.train import train_models
@@ -53,8 +53,8 @@ PHASES = (
 
 def run_study(corpora: Mapping[str, Corpus], config: Config) -> str:
     """Run all phases over all domains, in one run with nested runs; returns a short summary for people."""
-    check_grid(config)
     study, began = Study(config, corpora, compared_stages=COMPARED_STAGES), time.monotonic()
+    check_study(study)
     with open_run(f"study {', '.join(corpora)} · {study.label}", config, phase="study") as run:
         run.introduce(INTRODUCTION.format(page=run.page[1:]))
         run.datasets(map(text_dataset, corpora.values()), "study")
@@ -66,13 +66,21 @@ def run_study(corpora: Mapping[str, Corpus], config: Config) -> str:
         return summary_text(run, publish(run, study), study.models, time.monotonic() - began)
 
 
+def check_study(study: Study) -> None:
+    """Raise UserError for what a later phase could not do, before the first one begins."""
+    read_prompts(study.config, study.corpora)
+    check_grid(study.config, study.corpora)
+    if study.config.analysis.joint and len(study.corpora) == 1:
+        log.warning("no model of all domains together is trained: there is one domain")
+
+
 def say_phase(number: int, title: str, began: float) -> None:
     log.info("[%d/%d] %s · %.0f s so far", number, len(PHASES) + 1, title, time.monotonic() - began)
 
 
 def adapt_registered(models: Sequence[StudiedModel], corpora: Mapping[str, Corpus], config: Config) -> str:
     """Run the grid of transfers alone, in one run with nested runs; returns what it says of the stages, for people."""
-    check_grid(config)
+    check_grid(config, corpora)
     study, settings = Study(config, corpora, list(models)), config.transfer
     name = f"adapt {', '.join(corpora)} · {settings.grid_shots} shots · {settings.transfer_seeds} seeds"
     with open_run(name, config, phase="adapt") as run:

@@ -35,7 +35,7 @@ METRICS = {"loss_nats": "train/loss_nats", "characters_per_second": "train/chara
 
 def train_models(study: Study) -> None:
     """Train a model of every domain, and where the configuration says so one of all domains together."""
-    joint = study.config.analysis.joint and len(study.corpora) > 1
+    joint = study.config.analysis.joint and len(study.corpora) > 1    # the command train hands over one corpus
     corpora = [*study.corpora.values(), *([joint_corpus(study.corpora)] if joint else ())]
     for corpus in corpora:
         log.info("      %s", corpus.name)
@@ -164,8 +164,14 @@ def log_checkpoint(checkpoint: Checkpoint, row: Row, run: TrackedRun, corpus: Co
 
 def alias_all(models: Mapping[int, StudiedModel], validation: Mapping[int, float], corpus: Corpus,
               config: Config) -> dict[str, int]:
-    """Point the aliases at their versions, each loaded anew and scored; returns the step of each alias."""
-    aliases = stage_steps(validation) | {"best": min(validation, key=lambda step: validation[step])}
+    """Point the aliases at their versions, each loaded anew and scored; returns the step of each alias.
+
+    `best` stays with a version of an earlier training that has a lower score of the same text.
+    """
+    aliases, best = dict(stage_steps(validation)), registry.best_of(models[max(models)].uri)
+    for step, model in models.items():
+        if model.uri == best:
+            aliases["best"] = step
     for step in sorted(set(aliases.values())):
         names = [alias for alias, at in aliases.items() if at == step]
         promote(models[step].uri, names, validation_split(corpus, config), validation[step], config)

@@ -26,8 +26,8 @@ from nanogpt.study.transfer_runs import (
     register_best,
 )
 from nanogpt.text.corpus import Corpus
-from nanogpt.transfer.finetune import AdaptationPoint, FineTuning, adapt
-from nanogpt.transfer.tuning import Trial, best_rate, open_study, tune
+from nanogpt.transfer.finetune import AdaptationPoint, FineTuning, adapt, few_shot_windows
+from nanogpt.transfer.tuning import Trial, best_rate, open_storage, open_study, tune
 
 log = logging.getLogger("nanogpt")
 
@@ -38,16 +38,19 @@ TestLosses = dict[tuple[str, str], float]
 
 def transfer_models(study: Study) -> None:
     """Adapt every early, mid and late model to every other domain, and untrained weights to all, at all shots."""
-    check_grid(study.config)
+    check_grid(study.config, study.corpora)
     transfer_cells(grid_cells(study.models, study.corpora, study.config), study.config, study.tables)
     fill_measures(study.tables)
 
 
-def check_grid(config: Config) -> None:
-    """Raise UserError for what a grid of transfers cannot do."""
+def check_grid(config: Config, corpora: Mapping[str, Corpus]) -> None:
+    """Raise UserError for what a grid of transfers cannot do with these texts and this configuration."""
     require(not config.transfer.extend_vocabulary,
             "extend_vocabulary must be off but in transfer and tune, where one model meets one text",
             config.transfer.extend_vocabulary)
+    for corpus in corpora.values():
+        few_shot_windows(corpus.train, config.model.block_size, max(config.transfer.shot_levels), config.seed)
+    open_storage(config.transfer.storage)
 
 
 def transfer_cells(cells: Sequence[TransferCell], config: Config, tables: Tables, *,

@@ -210,6 +210,8 @@ def register_cell(logged: LoggedCell, config: Config) -> None:
     `best` is the version of the lowest loss.
     """
     cell, best = logged.result.cell, logged.result.best
+    if not math.isfinite(best.loss):
+        log.warning("%s diverged at every learning rate: no adapted model is registered", cell.title)
     if cell.model.stage == "scratch" or not math.isfinite(best.loss):
         return
     adapted, uri = best.adapted, cell.model.uri
@@ -220,4 +222,4 @@ def register_cell(logged: LoggedCell, config: Config) -> None:
     with open_run(logged.run.name, resume=logged.run.id) as run:
         model_id = registry.log_model(adapted, logged.path, {"domain": adapted.domain, "step": adapted.step} | tags)
         run.metrics({"transfer/validation_bits_per_byte": best.loss}, adapted.step, model_id)
-    registry.set_best(registry.register(adapted, model_id, run.id, tags))
+    registry.set_alias(registry.best_of(registry.register(adapted, model_id, run.id, tags)), "best")

@@ -16,13 +16,12 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
-from nanogpt.config import JOINT
+from nanogpt.config import CORPORA, JOINT
 from nanogpt.errors import UserError, require
 from nanogpt.text import readers
 from nanogpt.text.cache import CleanedText, cache_folder, cached_text
 from nanogpt.text.readers import RawFile, Reader
 
-CORPORA: tuple[str, ...] = ("embedded", "full")
 GITHUB = "https://raw.githubusercontent.com/"
 
 
@@ -130,8 +129,7 @@ def load_domain(spec: str, corpora: str = "embedded", cache: Path | None = None)
     another SHA-256.
     """
     name = domain_name(spec)
-    if corpora not in CORPORA:
-        raise UserError(f"corpora must be one of {', '.join(CORPORA)}, got {corpora!r}")
+    require(corpora in CORPORA, f"corpora must be {' or '.join(CORPORA)}", corpora)
     if "=" in spec:
         path = spec.partition("=")[2]
         text, raw = readers.read_user_file(name, path)

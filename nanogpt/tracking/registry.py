@@ -109,21 +109,24 @@ def set_alias(uri: str, alias: str) -> None:
         reason = error.message.splitlines()[0]
         raise UserError(f"alias must be a name that MLflow takes, got {alias!r} ({reason})") from error
     if alias in STAGE_SHARES:
+        for version in versions(name):
+            if version.tags.get("stage") == alias and str(version.version) != number:
+                client.delete_model_version_tag(name, str(version.version), "stage")
         client.set_model_version_tag(name, number, "stage", alias)
 
 
-def set_best(uri: str) -> None:
-    """Point `best` at the lowest `bits_per_byte` of this version and those that were scored on the same text.
+def best_of(uri: str) -> str:
+    """Find the version of the lowest `bits_per_byte` of this version and those that were scored on the same text.
 
     Scores on other texts, or on other lengths of one, say nothing of each other (`scored_on`): the newest version's
-    text decides, and `best` leaves a version that was scored on another one.
+    text decides. Of equal scores the newest counts.
     """
     _, name, number = uri.split("/")
     every = versions(name)
     (scored_on,) = (version.tags.get(SCORED_ON) for version in every if str(version.version) == number)
     scores = [(float(version.tags["bits_per_byte"]), -int(version.version)) for version in every
               if version.tags.get(SCORED_ON) == scored_on and "bits_per_byte" in version.tags]
-    set_alias(f"models:/{name}/{-min(scores)[1]}", "best")
+    return f"models:/{name}/{-min(scores)[1]}"
 
 
 def load(uri: str) -> Checkpoint:

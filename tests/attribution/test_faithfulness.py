@@ -61,6 +61,19 @@ def test_what_a_method_is_worth(trained: Checkpoint, maps: dict[str, list[Attrib
     assert len(list(method_agreement(maps))) == 10
 
 
+def test_maps_of_the_loss_are_worth_what_those_of_its_negative_are(trained: Checkpoint) -> None:
+    worth = {}
+    for attribute_of in ("log_probability", "loss"):
+        config = replace(CONFIG, attribute_of=attribute_of)
+        maps = {name: attribute(trained.build(), trained, PROMPTS, name, config)
+                for name in ("gradient_norm", "gradient_times_input", "leave_one_out", "recency")}
+        worth[attribute_of] = [(each.method, each.deletion, each.insertion)
+                               for each in measure_faithfulness(trained.build(), trained, maps, config)]
+    for expected, measured in zip(*worth.values(), strict=True):
+        assert measured[0] == expected[0]
+        np.testing.assert_allclose(measured[1:], expected[1:], rtol=1e-4, atol=1e-5)
+
+
 def test_a_map_that_orders_nothing_is_worth_as_little_as_chance(trained: Checkpoint,
                                                                 maps: dict[str, list[Attribution]]) -> None:
     """Taking the oldest characters away first would cost less than chance, since the last ones count most."""

@@ -55,6 +55,10 @@ BAD = [
     (main, ["--rate-high", "inf"], "rate_high must be finite, got inf"),
     (train, ["--precision", "half"], "precision must be one of auto, float32, bfloat16, got 'half'"),
     (train, ["--compile", "true"], "compile must be one of auto, on, off, got 'true'"),
+    (main, ["--cam-block", "9"], "cam_block must be <= n_layer = 3, got 9"),
+    (main, ["--preset", "smoke", "--domains", "math", "--grid-shots", "4,99999"], "shots must be at most the"),
+    (main, ["--preset", "smoke", "--domains", "math", "--prompts", "empty.txt"], "prompts must have at least one line"),
+    (main, ["--preset", "smoke", "--domains", "math", "--storage", "foo://x"], "storage must be a journal file or"),
     (main, ["--weight-decay", "inf"], "weight_decay must be >= 0 and finite, got inf"),
     (main, ["--smooth-noise", "nan"], "smooth_noise must be >= 0 and finite, got nan"),
     (main, ["--stages", ","], "stages must be among early, mid, late, final, got ','"),
@@ -95,7 +99,7 @@ def test_bad_input_gets_one_line_and_exit_code_2(command, arguments, text, elsew
     lines = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
     assert len(lines) == 1 and text in lines[0]
     assert "Traceback" not in result.output
-    assert not list(elsewhere.glob("mlruns/**/*.pt"))
+    assert not list(elsewhere.glob("mlruns/**/*"))
 
 
 @pytest.mark.parametrize("arguments", [["--rate", "inf"], ["--rate", "nan"], ["--rate", "-1"], ["--storage", "folder"],

@@ -112,7 +112,8 @@ def test_captions_and_axes_say_what_was_attributed_and_how(study: StudyTables, m
     text = page.render(asked, drawn).replace("&#39;", "'")
     value = VALUES[attribute_of, contrastive]
     assert text.count(f"{METHOD_WORDS[method]} of {value} (") >= 5    # two captions with their alt texts, and the text
-    assert f"how far {value} falls" in text and f"raised {value}," in text
+    tested = value.replace("target's loss", "target's log-probability")
+    assert f"how far {tested} falls" in text and f"raised {value}," in text
     for other_value in VALUES.values():
         assert other_value in value or f"of {other_value} (" not in text
     prompt = study.prompts[0]
@@ -121,7 +122,7 @@ def test_captions_and_axes_say_what_was_attributed_and_how(study: StudyTables, m
                         ("attribution_triangle", f"share of the {METHOD_WORDS[method]} of {value}")):
         assert label in words(by_name[name].draw(asked, prompt)).replace("\n", " "), name
     for name in ("faithfulness", "deletion_curves"):
-        assert f"fall of {value}" in words(by_name[name].draw(asked)).replace("\n", " "), name
+        assert f"fall of {tested}" in words(by_name[name].draw(asked)).replace("\n", " "), name
 
 
 def test_a_method_that_the_configuration_does_not_know_is_named_too(study: StudyTables) -> None:

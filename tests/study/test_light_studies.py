@@ -72,6 +72,18 @@ def test_a_study_of_one_domain_compares_with_random_weights_alone(client: Mlflow
     assert set(transfers["source"]) == {"scratch"} and transfers["source_bits_per_byte_before"].isna().all()
 
 
+def test_best_stays_with_a_better_version_of_an_earlier_training(client: MlflowClient) -> None:
+    train_readme = ("--preset", "smoke", "--domain", "readme=readme.txt", "--domains", "readme=readme.txt",
+                    "--checkpoints", "1")
+    call(train, *train_readme, "--max-steps", "20")
+    best = client.get_model_version_by_alias("nanogpt-readme", "best").version
+    call(train, *train_readme, "--max-steps", "1")
+    final = client.get_model_version_by_alias("nanogpt-readme", "final")
+    assert client.get_model_version_by_alias("nanogpt-readme", "best").version == best != final.version
+    stages = [version.tags.get("stage") for version in client.search_model_versions("name = 'nanogpt-readme'")]
+    assert stages.count("final") == 1
+
+
 def test_a_diverged_transfer_is_logged_as_it_is_and_not_registered(client: MlflowClient) -> None:
     call(train, *LIGHT[:6], "--domain", "readme=readme.txt")
     adapt = ("--source", "models:/nanogpt-readme@final", "--target", "changes=changes.txt", *LIGHT[:4])

@@ -65,8 +65,8 @@ def test_best_is_the_lowest_score_on_the_newest_versions_text(models: str, check
             adapted = dataclasses.replace(checkpoint, domain="scores")
             model_id = registry.log_model(adapted, log_file(run, adapted), {})
             tags = {"scored_on": scored_on, "bits_per_byte": bits}
-            registry.set_best(registry.register(adapted, model_id, run.id, tags))
-            bests.append(registry.version_of("models:/nanogpt-scores@best").tags["bits_per_byte"])
+            best = registry.best_of(registry.register(adapted, model_id, run.id, tags))
+            bests.append(registry.version_of(best).tags["bits_per_byte"])
     assert bests == ["3.0000", "2.0000", "1.0000", "3.0000", "2.5000"]
 
 
@@ -100,6 +100,7 @@ def test_list_and_export_from_the_command_line(models: str, trained: Checkpoint,
     (["--action", "promote", "--model", f"models:/{NAME}@late"], "alias must be given to promote"),
     (["--action", "promote", "--model", f"models:/{NAME}/99", "--alias", "x"], "must be a registered version"),
     (["--action", "promote", "--model", f"models:/{NAME}@late", "--alias", "x"], "config.json"),
+    (["--action", "export"], "model must be given to export"),
     (["--action", "export", "--model", "models:/nothing@late"], "model must exist in the registry"),
     (["--action", "export", "--model", f"models:/{NAME}@late", "--output", "."], "output must be a file"),
     (["--action", "export", "--model", f"models:/{NAME}@late", "--output", "/proc/x"], "output must be a file"),

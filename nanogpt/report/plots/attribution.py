@@ -23,7 +23,7 @@ from nanogpt.report.plots.panels import (
 )
 from nanogpt.report.style import GREY, LineStyle, domain_styles, method_styles
 from nanogpt.report.tables import StudyTables, last_steps, pivot
-from nanogpt.report.wording import attributed_value, spaced, wrapped
+from nanogpt.report.wording import spaced, tested_value, wrapped
 
 MEASURES = {"mean_distance_characters": "effective context, characters", "entropy_nats": "entropy of the shares, nats",
             "same_word_share": "share on the same word", "previous_word_share": "share on the word before",
@@ -51,7 +51,7 @@ def faithfulness(tables: StudyTables) -> Figure:
     """Draw what each method's maps of the last checkpoints are worth; dashed, the baselines that know nothing."""
     rows = last_steps(tables.table("faithfulness"), "domain")
     styles, methods = domain_styles(tables.domain_order, rows, "domain"), _ordered(rows["method"])[::-1]
-    fall = wrapped(f"fall of {attributed_value(tables)}")
+    fall = wrapped(f"fall of {tested_value(tables)}")
     titles = {"spearman_leave_one_out": ("Spearman's ρ with leave-one-out", ""),
               "comprehensiveness": ("comprehensiveness", fall),
               "sufficiency": ("sufficiency (lower is better)", fall)}
@@ -75,7 +75,7 @@ def deletion_curves(tables: StudyTables) -> Figure:
     """Draw how far the target's value falls without, and with nothing but, the characters that a method puts first."""
     rows = last_steps(tables.table("deletion_curves"), "domain")
     rows = rows.groupby(["method", "character_share"], as_index=False)[["deletion", "insertion"]].mean()
-    styles, fall = method_styles(rows["method"]), wrapped(f"fall of {attributed_value(tables)}")
+    styles, fall = method_styles(rows["method"]), wrapped(f"fall of {tested_value(tables)}")
     figure, every = panels(1, 2, (4.6, 3.2))
     titles = {"deletion": "without them (higher is better)", "insertion": "with nothing else (lower is better)"}
     for axes, (column, title) in zip(every, titles.items(), strict=True):

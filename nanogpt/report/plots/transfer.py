@@ -60,6 +60,7 @@ def transfer_summary(tables: StudyTables) -> Figure:
         name_axes(rate, f"from {source}: tuned rate", "", "learning rate")
         name_axes(there, f"from {source}: the target's text", "", "bits per byte")
         name_axes(home, f"from {source}: its own text", "", "bits per byte")
+        home.set_visible(bool(rows["source_bits_per_byte_after"].notna().any()))
     add_legend(figure, styles | {"before": LineStyle(INK, "o", ":", "none"), "after": LineStyle(INK)}, "to")
     return figure
 
