@@ -39,7 +39,7 @@ def training_type(device: torch.device, precision: str) -> torch.dtype:
 
 
 def scoring_type(device: torch.device) -> torch.dtype:
-    """Name the type of matrix products where a model is scored or adapted: bfloat16 on a GPU, float32 elsewhere."""
+    """Name the type of matrix products where a model is scored: bfloat16 on a GPU, float32 elsewhere."""
     return torch.bfloat16 if device.type == "cuda" else torch.float32
 
 

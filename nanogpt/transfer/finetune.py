@@ -17,7 +17,7 @@ from nanogpt.errors import require
 from nanogpt.evaluation.evaluate import stacked_losses
 from nanogpt.evaluation.metrics import ESCAPE_BITS_PER_BYTE, bits
 from nanogpt.model.checkpoint import Checkpoint
-from nanogpt.model.device import resolve_device, scoring_type
+from nanogpt.model.device import resolve_device, training_type
 from nanogpt.model.gpt import GPT
 from nanogpt.text.corpus import Corpus, Split, batch_offsets
 from nanogpt.text.vocabulary import Vocabulary
@@ -92,7 +92,7 @@ def adapt(members: Sequence[FineTuning], config: Config) -> Iterator[list[Adapta
     learning.requires_grad_(True)
     rates_M = torch.tensor([member.learning_rate for member in members], device=device)
     optimizer = MemberAdam(learning.parameters(), rates_M)
-    step_once = make_step(model, [optimizer], scoring_type(device), members=len(members))
+    step_once = make_step(model, [optimizer], training_type(device, config.train.precision), members=len(members))
     windows_MKT = shown_to(members, settings.shots)
     feed = batches(windows_MKT.to(device), settings.transfer_batch_size, settings.transfer_steps,
                    [member.seed for member in members])

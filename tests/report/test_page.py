@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import re
 from html.parser import HTMLParser
@@ -10,11 +11,14 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
+from matplotlib.image import imread
 from support import browse
-from support.study_tables import DOMAINS, make_tables
+from support.study_tables import DOMAINS, make_tables, words
 
 from nanogpt.report.figures import FIGURES, draw
 from nanogpt.report.page import SECTIONS, cell, render
+from nanogpt.report.plots.panels import png
 from nanogpt.report.tables import TABLES, StudyTables
 
 SECTIONS_OF_TABLES = {
@@ -158,3 +162,18 @@ def test_prompts_are_said_to_come_from_where_they_come_from(study: StudyTables) 
     ("x", None, "–"), ("x", pd.NA, "–"), ("name", "math", "math")])
 def test_cells(column: str, value: object, shown: str) -> None:
     assert cell(column, value) == shown
+
+
+def test_every_figure_names_its_domains_and_has_its_legend_inside(
+        study: StudyTables, painted: dict[str, tuple[Figure, bytes]]) -> None:
+    others = {figure.name: figure.draw(study) for figure in FIGURES if not figure.section}
+    painted_others = {name: (figure, png(figure, dpi=144)) for name, figure in others.items()}
+    expected = {"stage_differences": ["late − early"], "candidates_01": DOMAINS[:1], "method_agreement": ["recency"],
+                "deletion_curves": ["recency"]}
+    for name, (figure, image) in (painted | painted_others).items():
+        assert all(word in words(figure) for word in expected.get(name, DOMAINS)), name
+        height, width, _ = imread(io.BytesIO(image)).shape
+        assert width >= 600 and height >= 150, name
+        for legend in figure.legends:
+            extent = legend.get_window_extent()
+            assert extent.x0 >= 0 and extent.x1 <= figure.bbox.width, name
