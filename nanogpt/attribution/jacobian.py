@@ -149,7 +149,7 @@ def has_tape(model: GPT) -> bool:
     if model not in PROVED:
         try:
             PROVED[model] = largest_difference(model) < DERIVATIVE_TOLERANCE[model.head.weight.dtype]
-        except (AttributeError, RuntimeError, TypeError, ValueError):   # blocks of another make
+        except (AttributeError, IndexError, RuntimeError, TypeError, ValueError):   # blocks of another make
             PROVED[model] = False
         if not PROVED[model]:
             warn_once()

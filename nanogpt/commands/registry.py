@@ -24,7 +24,7 @@ ACTIONS = ("list", "promote", "verify", "export")
 def registry(config: Config, action: str, model: str, alias: str, output: str) -> None:
     """List, promote, verify or export registered models."""
     from nanogpt.model.safetensors_io import save_safetensors
-    from nanogpt.study.verify import promote_version
+    from nanogpt.study import verify as verification
     from nanogpt.tracking import registry as store
 
     if action == "list":
@@ -33,7 +33,7 @@ def registry(config: Config, action: str, model: str, alias: str, output: str) -
         verify_versions(model, config)
     elif action == "promote":
         require(bool(alias), "alias must be given to promote", alias)
-        click.echo(f"{promote_version(model, alias, config.device)} is now @{alias}")
+        click.echo(f"{verification.promote_version(model, alias, config.device)} is now @{alias}")
     else:
         require(bool(model), "model must be given to export", model)
         checkpoint = store.load(model)

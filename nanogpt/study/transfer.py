@@ -37,8 +37,10 @@ TestLosses = dict[tuple[str, str], float]
 
 
 def transfer_models(study: Study) -> None:
-    """Adapt every early, mid and late model to every other domain, and untrained weights to all, at all shots."""
-    check_grid(study.config, study.corpora)
+    """Adapt every early, mid and late model to every other domain, and untrained weights to all, at all shots.
+
+    The caller has checked the grid (`check_grid`) before the first phase.
+    """
     transfer_cells(grid_cells(study.models, study.corpora, study.config), study.config, study.tables)
     fill_measures(study.tables)
 
