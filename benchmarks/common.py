@@ -20,12 +20,18 @@ from nanogpt.text.vocabulary import Vocabulary
 keep_freed_memory()    # as the commands do: a benchmark is a program of its own
 
 
+def load_source(path: Path) -> DomainText:
+    """A file's text under its own name."""
+    text = path.read_text("utf-8")
+    return DomainText(path.stem, text, "file", path.name, "unknown", hashlib.sha256(text.encode()).hexdigest(),
+                      len(text.encode()))
+
+
 def load_corpus(path: Path) -> Corpus:
     """nanoGPT's split: the first 90 % of the characters train, the last 10 % validation (and test); every character
     has an id."""
-    text = path.read_text("utf-8")
-    source = DomainText(path.stem, text, "file", path.name, "unknown", hashlib.sha256(text.encode()).hexdigest(),
-                        len(text.encode()))
+    source = load_source(path)
+    text = source.text
     vocabulary, first = Vocabulary("".join(sorted(set(text)))), int(0.9 * len(text))
     validation = make_split(text[first:], vocabulary)
     return Corpus(source, make_split(text[:first], vocabulary), validation, validation)

@@ -20,11 +20,11 @@ if __name__ == "__main__":
 
 from nanogpt.commands.options import show_progress
 from nanogpt.config import STAGE_SHARES, make_config
-from nanogpt.model.checkpoint import Checkpoint, weights_of
+from nanogpt.model.checkpoint import Checkpoint, save_checkpoint, weights_of
 from nanogpt.model.gpt import GPT
 from nanogpt.text.vocabulary import Vocabulary
 from nanogpt.tracking import registry
-from nanogpt.tracking.run import open_run
+from nanogpt.tracking.run import open_run, scratch_path
 
 
 def checkpoints(count: int, preset: str) -> list[Checkpoint]:
@@ -44,7 +44,9 @@ def register_all(made: list[Checkpoint]) -> tuple[float, float]:
     began, busy = time.perf_counter(), time.process_time()
     with open_run("registry speed") as run:
         for checkpoint in made:
-            model_id = registry.log_model(checkpoint, run.checkpoint(checkpoint), {"step": checkpoint.step})
+            path = save_checkpoint(checkpoint, scratch_path(checkpoint.file_name))
+            run.file(path, "checkpoints")
+            model_id = registry.log_model(checkpoint, path, {"step": checkpoint.step}, run.id)
             uri = registry.register(checkpoint, model_id, run.id, {"bits_per_byte": "4.0000"})
             registry.set_alias(uri, list(STAGE_SHARES)[checkpoint.step % len(STAGE_SHARES)])
     return time.perf_counter() - began, time.process_time() - busy

@@ -83,8 +83,11 @@ COMPILE = ("auto", "on", "off")
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """One training from random weights."""
+    """Trainings from random weights."""
 
+    seeds: int = knob(1, "trainings of each domain, with the seeds seed, seed + 1, …")
+    train_together: int = knob(0, "trainings that run as one batched model; 0: as many as gain by it on a GPU, "
+                               "1 elsewhere")
     max_steps: int = knob(550, "optimizer steps")
     batch_size: int = knob(8, "windows of block_size characters in a step")
     matrix_learning_rate: float = knob(0.02, "Muon's learning rate, for the matrices inside the blocks")
@@ -101,7 +104,9 @@ class TrainConfig:
                         "the steps pay for it")
 
     def __post_init__(self) -> None:
-        require_positive(self, "batch_size", "matrix_learning_rate", "learning_rate", "checkpoints", "log_every")
+        require_positive(self, "seeds", "batch_size", "matrix_learning_rate", "learning_rate", "checkpoints",
+                         "log_every")
+        require(self.train_together >= 0, "train_together must be >= 0", self.train_together)
         require(self.precision in PRECISIONS, f"precision must be one of {', '.join(PRECISIONS)}", self.precision)
         require(self.compile in COMPILE, f"compile must be one of {', '.join(COMPILE)}", self.compile)
         require(self.max_steps >= 1, "max_steps must be >= 1", self.max_steps)

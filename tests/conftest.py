@@ -71,7 +71,7 @@ def model_store(checkpoints: list[Checkpoint], tmp_path_factory: pytest.TempPath
     mlflow.set_experiment(experiment_id=mlflow.create_experiment("domains", str(folder / "mlruns")))
     with open_run("train shakespeare") as run:
         for checkpoint in checkpoints:
-            model_id = registry.log_model(checkpoint, log_file(run, checkpoint), {"step": checkpoint.step})
+            model_id = registry.log_model(checkpoint, log_file(run, checkpoint), {"step": checkpoint.step}, run.id)
             version = registry.register(checkpoint, model_id, run.id, {"bits_per_byte": "4.0000"})
             registry.set_alias(version, "early" if checkpoint.step else "late")
     registry.set_alias(version, "late")

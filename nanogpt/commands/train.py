@@ -1,4 +1,4 @@
-"""Train a GPT on one domain; its checkpoints are logged and registered as nanogpt-<domain>."""
+"""Train GPTs on domains, with one seed or several; checkpoints are logged and registered as nanogpt-<domain>."""
 
 from __future__ import annotations
 
@@ -10,20 +10,26 @@ from nanogpt.config import JOINT, Config
 
 @options.command("data", "model", "train", "analysis")
 @click.option("--domain", default="shakespeare", show_default=True,
-              help=f"a domain, name=path of a UTF-8 file, or {JOINT}: all of --domains together")
-@click.option("--resume", default="", help="id of a stopped training's run, which then goes on with its own settings")
+              help=f"domains, comma-separated; also name=path of a UTF-8 file, or {JOINT}: all of --domains together")
+@click.option("--resume", default="", help="id of the run of a stopped training, or of the run over several that one "
+                                           "command began: what is not finished goes on with its own settings")
 def train(config: Config, domain: str, resume: str) -> None:
-    """Train a GPT on one domain.
+    """Train a GPT on each domain, --seeds of each.
 
-    The vocabulary is that of --domains and this one together, so that the model can be compared with theirs.
+    The vocabulary is that of --domains and these together, so that the models can be compared with theirs.
     """
     from nanogpt.study import inputs
     from nanogpt.study.phase import Study
-    from nanogpt.study.train import train_models
+    from nanogpt.study.train import run_trainings
+    from nanogpt.tracking.run import earlier_training
 
-    if resume:
-        config, domain = inputs.resumed_inputs(resume, domain)
-    config, corpus = inputs.training_inputs(config, domain)
-    study = Study(config, {corpus.name: corpus}, resume=resume)
-    train_models(study)
-    click.echo(f"registered {len(study.models)} checkpoints: models:/nanogpt-{corpus.name}@final")
+    specs = list(dict.fromkeys(spec.strip() for spec in domain.split(",") if spec.strip()))
+    earlier = earlier_training(resume) if resume else None
+    if earlier:
+        config, specs = earlier.config, inputs.resumed_specs(earlier, specs)
+    config, corpora = inputs.training_inputs(config, specs)
+    study = Study(config, {corpus.name: corpus for corpus in corpora}, resume=earlier.runs if earlier else {})
+    run_trainings(study, earlier.parent if earlier else "")
+    for name in study.corpora:
+        count = sum(model.domain == name for model in study.models)
+        click.echo(f"registered {count} checkpoints: models:/nanogpt-{name}@final")

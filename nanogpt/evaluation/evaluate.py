@@ -146,3 +146,9 @@ def stacked_losses(model: GPT, splits: Sequence[Split]) -> list[Tensor]:
         parts_MN.append(nats.view(len(splits), -1))
     losses_MN = torch.cat(parts_MN, dim=1).cpu()
     return [losses_N[:len(split)] for losses_N, split in zip(losses_MN, splits, strict=True)]
+
+
+def mean_losses(nats_N: Tensor, split: Split) -> tuple[float, float]:
+    """Return bits per byte and nats per character of a text whose characters cost `nats_N`."""
+    bits_N = code_bits(nats_N, split.escape_bytes_N)
+    return float(bits_N.sum()) / split.n_bytes, mean(nats_N)

@@ -255,9 +255,13 @@ class GPT(nn.Module):
                 nn.init.uniform_(matrix, -bound, bound)
 
     def muon_matrices(self) -> list[tuple[nn.Parameter, tuple[int, ...]]]:
-        """List the matrices inside the blocks, each with the rows of its parts that are matrices of their own."""
+        """List the matrices inside the blocks, each with the rows of its parts that are matrices of their own.
+
+        Stacked weights (training/stacked.py) are listed too: a name says what is a matrix, its axes do not.
+        """
         parts = {module.qkv.weight: module.qkv_rows for module in self.modules() if isinstance(module, Attention)}
-        return [(matrix, parts.get(matrix, (len(matrix),))) for matrix in self.blocks.parameters() if matrix.ndim == 2]
+        return [(matrix, parts.get(matrix, (matrix.size(-2),))) for name, matrix in self.blocks.named_parameters()
+                if name.endswith("weight")]
 
     def embed(self, ids_BT: Tensor) -> Tensor:
         """Embed characters, (B, T, C). The residual stream starts as the normalised embedding."""

@@ -16,7 +16,7 @@ from nanogpt.text.corpus import Corpus, joint_corpus, make_corpora
 from nanogpt.text.sources import DomainText, domain_name, load_domain
 from nanogpt.text.vocabulary import Vocabulary
 from nanogpt.tracking import registry
-from nanogpt.tracking.run import TextDataset, earlier_run
+from nanogpt.tracking.run import EarlierTraining, TextDataset
 from nanogpt.transfer.finetune import extend_vocabulary
 
 log = logging.getLogger("nanogpt")
@@ -89,23 +89,24 @@ def with_domain(config: Config, spec: str) -> Config:
     return replace(config, data=replace(config.data, domains=",".join(specs)))
 
 
-def training_inputs(config: Config, domain: str) -> tuple[Config, Corpus]:
-    """Add a domain to the configuration and cut its corpus; JOINT stands for all domains of it together."""
-    if domain != JOINT:
-        config = with_domain(config, domain)
-        return config, study_corpora(config)[domain_name(domain)]
-    require(len(config.data.domain_specs) > 1, f"domains must be at least two for {JOINT}", config.data.domains)
-    return config, joint_corpus(study_corpora(config))
+def training_inputs(config: Config, specs: Sequence[str]) -> tuple[Config, list[Corpus]]:
+    """Add domains to the configuration and cut their corpora; JOINT stands for all domains of it together."""
+    for spec in specs:
+        if spec != JOINT:
+            config = with_domain(config, spec)
+    enough = JOINT not in specs or len(config.data.domain_specs) > 1
+    require(enough, f"domains must be at least two for {JOINT}", config.data.domains)
+    corpora = study_corpora(config)
+    return config, [joint_corpus(corpora) if spec == JOINT else corpora[domain_name(spec)] for spec in specs]
 
 
-def resumed_inputs(run_id: str, domain: str) -> tuple[Config, str]:
-    """Read the configuration of a stopped training and the spec of its domain; `domain` is read for a user's file."""
-    config, name = earlier_run(run_id)
-    if name == JOINT:
-        return config, JOINT
-    specs = {domain_name(spec): spec for spec in (*config.data.domain_specs, domain)}
-    require(name in specs, f"domain must be name=path of the text of {name!r}, which was trained on", domain)
-    return config, specs[name]
+def resumed_specs(earlier: EarlierTraining, specs: Sequence[str]) -> list[str]:
+    """Find the specs of the domains that a stopped training reads; `specs` are read for a user's files."""
+    known = {domain_name(spec): spec for spec in (*earlier.config.data.domain_specs, *specs)} | {JOINT: JOINT}
+    for name in earlier.domains:
+        require(name in known, f"domain must be name=path of the text of {name!r}, which was trained on",
+                ",".join(specs))
+    return [known[name] for name in earlier.domains]
 
 
 def corpora_for(checkpoint: Checkpoint, texts: Sequence[DomainText], config: Config) -> dict[str, Corpus]:

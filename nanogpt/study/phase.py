@@ -20,7 +20,7 @@ class Study:
     models: list[StudiedModel] = field(default_factory=list)    # the training phase adds those that it trains
     tables: Tables = field(default_factory=Tables)
     drawn: dict[str, bytes] = field(default_factory=dict)       # figures of whole tables that a phase has drawn, PNG
-    resume: str = ""                                # id of the run of a stopped training, which goes on
+    resume: Mapping[tuple[str, int], str] = field(default_factory=dict)     # domain and seed to the run of a training
     compared_stages: tuple[str, ...] = ()           # whose models every attribution method reads; none: all
 
     @property

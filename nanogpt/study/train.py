@@ -1,26 +1,29 @@
-"""The training phase: domains in runs of their own; every checkpoint is logged, registered and aliased."""
+"""The training phase: each training in a run of its own; every checkpoint is logged, registered and aliased."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import groupby
 
 from nanogpt.config import Config, Row
 from nanogpt.errors import UserError
-from nanogpt.evaluation.evaluate import evaluate
+from nanogpt.evaluation.evaluate import mean_losses, stacked_losses
 from nanogpt.model.checkpoint import Checkpoint, save_checkpoint
-from nanogpt.study.inputs import StudiedModel, build_model, text_dataset
+from nanogpt.model.device import resolve_device
+from nanogpt.study.inputs import StudiedModel, text_dataset
 from nanogpt.study.phase import Study
 from nanogpt.study.stages import stage_steps, stages_of
 from nanogpt.study.tables import Tables, log_figures, log_tables
 from nanogpt.study.verify import promote, score_tags
 from nanogpt.text.corpus import Corpus, Split, joint_corpus
 from nanogpt.tracking import registry
-from nanogpt.tracking.run import TrackedRun, open_run, scratch_path
-from nanogpt.training.loop import Progress, TrainingState, load_state, save_state, train
+from nanogpt.tracking.run import TRAININGS, TrackedRun, open_run, open_run_id, scratch_path
+from nanogpt.training.loop import Pretraining, Progress, TrainingState, load_state, save_state, train_together
+from nanogpt.training.stacked import stack
 
 log = logging.getLogger("nanogpt")
 
@@ -31,64 +34,186 @@ METRICS = {"loss_nats": "train/loss_nats", "characters_per_second": "train/chara
            "seconds": "train/seconds", "learning_rate_factor": "train/learning_rate_factor",
            "validation_nats": "validation/nats_per_character", "validation_bits_per_byte": "validation/bits_per_byte"}
 """Columns of the training table and the keys under which MLflow has them."""
+STEP_FILLS_GPU = 1e11
+"""Weights times characters of a step from which on a GPU has enough to do with one training (benchmarks/README.md)."""
+MOST_TOGETHER = 64
+
+
+@dataclass
+class TrackedTraining:
+    """A training while its run is open."""
+
+    corpus: Corpus
+    config: Config                      # with the training's own seed
+    run: TrackedRun
+    state: TrainingState | None = None  # from which a stopped one goes on
+    models: dict[int, StudiedModel] = field(default_factory=dict)       # by step; those of an earlier process too
+    rows: list[Row] = field(default_factory=list)                       # of the training table
+
+    @property
+    def first_step(self) -> int:
+        return self.state.step if self.state else -1
+
+    @property
+    def title(self) -> str:
+        return f"{self.corpus.name} seed {self.config.seed}"
+
+    @property
+    def validation(self) -> Split:
+        return validation_split(self.corpus, self.config)
 
 
 def train_models(study: Study) -> None:
-    """Train a model of every domain, and where the configuration says so one of all domains together."""
-    joint = study.config.analysis.joint and len(study.corpora) > 1    # the command train hands over one corpus
-    corpora = [*study.corpora.values(), *([joint_corpus(study.corpora)] if joint else ())]
-    for corpus in corpora:
-        log.info("      %s", corpus.name)
-        study.models += train_domain(corpus, study, trainings=len(corpora))
+    """Train a model of every domain and seed, and where the configuration says so of all domains together."""
+    joint = study.config.analysis.joint and len(study.corpora) > 1
+    train_corpora([*study.corpora.values(), *([joint_corpus(study.corpora)] if joint else ())], study)
 
 
-def train_domain(corpus: Corpus, study: Study, trainings: int) -> list[StudiedModel]:
-    """Train one domain in a run of its own; every checkpoint is logged, registered and, where it is due, aliased.
+def run_trainings(study: Study, resume: str = "") -> None:
+    """Train the corpora of a study and nothing more; several trainings have a run over them, which may go on."""
+    config, corpora = study.config, list(study.corpora.values())
+    if not resume and (study.resume or len(corpora) * config.train.seeds == 1):
+        return train_corpora(corpora, study)
+    title = f"train {', '.join(study.corpora)} · {config.preset} · {config.train.seeds} seeds from {config.seed}"
+    with open_run(title, config, resume, phase=TRAININGS, domain=",".join(study.corpora)) as run:
+        train_corpora(corpora, study)
+        log_tables(run, study.tables)
+        log_figures(run, study.tables, config, "train")
 
-    With `study.resume` a stopped training goes on in its run and ends as if it had never stopped.
+
+def train_corpora(corpora: Sequence[Corpus], study: Study) -> None:
+    """Train each corpus with each seed; on a GPU small models train together as one batched model.
+
+    With `study.resume` its trainings alone: those that were stopped go on in their runs and end as if they had never
+    stopped, those that ended are read back.
     """
-    config, tables = study.config, Tables()
-    with open_run(f"train {corpus.name} · {study.label}", config, study.resume, phase="train", domain=corpus.name,
+    config = study.config
+    planned = [(corpus, replace(config, seed=config.seed + k, train=replace(config.train, seeds=1)))
+               for corpus in corpora for k in range(config.train.seeds)]
+    if study.resume:
+        planned = [(corpus, own) for corpus, own in planned if (corpus.name, own.seed) in study.resume]
+    size = trainings_together(config, planned[0][0])
+    for begin in range(0, len(planned), size):
+        study.models += train_group(planned[begin:begin + size], study, len(planned))
+
+
+def trainings_together(config: Config, corpus: Corpus) -> int:
+    """Say how many trainings run as one model."""
+    if config.train.train_together or resolve_device(config.device).type != "cuda":
+        return config.train.train_together or 1
+    model, characters = config.model, config.train.batch_size * config.model.block_size
+    weights = 12 * model.n_layer * model.n_embd**2 + 2 * model.n_embd * len(corpus.vocabulary)
+    return max(1, min(MOST_TOGETHER, int(STEP_FILLS_GPU / (weights * characters))))
+
+
+def train_group(planned: Sequence[tuple[Corpus, Config]], study: Study, trainings: int) -> list[StudiedModel]:
+    """Train some together, each in a run of its own that is open all the while; returns their models."""
+    log.info("      %s", ", ".join(f"{corpus.name}{seed_title(config, study)}" for corpus, config in planned))
+    parent, models = open_run_id(), []
+    with contextlib.ExitStack() as runs:
+        tracked = [runs.enter_context(open_training(corpus, config, study, parent)) for corpus, config in planned]
+        unfinished = [training for training in tracked if not is_finished(training)]
+        for _, same_step in groupby(sorted(unfinished, key=lambda training: training.first_step),
+                                    key=lambda training: training.first_step):
+            train_and_log(list(same_step), trainings)
+        for training in tracked:
+            models += finish(training, study)
+    return models
+
+
+def seed_title(config: Config, study: Study) -> str:
+    """Name the seed where there are several."""
+    return f" seed {config.seed}" if study.config.train.seeds > 1 else ""
+
+
+@contextlib.contextmanager
+def open_training(corpus: Corpus, config: Config, study: Study, parent: str) -> Iterator[TrackedTraining]:
+    """Open the run of a training below the run `parent`, a stopped one as it was left."""
+    resume = study.resume.get((corpus.name, config.seed), "")
+    with open_run(f"train {corpus.name} · {config.preset} · seed {config.seed}", config, resume, parent,
+                  phase="train", domain=corpus.name, first_seed=study.config.seed,
                   vocabulary_sha256=corpus.vocabulary.sha256, corpus_sha256=corpus.source.sha256) as run:
         study.tables.links[run.name] = run.link
-        if not study.resume:
+        training = TrackedTraining(corpus, config, run)
+        if resume:
+            training.state = kept_state(run)
+            training.models = {model.checkpoint.step: model for model in logged_before(run)}
+            kept = training.state.step if training.state else config.train.max_steps
+            training.rows = [{"domain": corpus.name, "seed": config.seed} | row for row in run.history(METRICS)
+                             if row["step"] <= kept]
+        if not training.rows:
             run.datasets([text_dataset(corpus)], "training")
-            tables.add("corpora", [corpus.row()])
-        rows, models = train_and_log(corpus, config, run, trainings, resumed=bool(study.resume))
-        study.tables.add("training", (row | {"run_id": run.id} for row in rows))
-        log_tables(run, tables)
-        tables.add("training", rows)
-        log_figures(run, tables, config, "train")
-        validation = {row["step"]: row["validation_bits_per_byte"] for row in rows if row["step"] in models}
-        aliases = alias_all(models, validation, corpus, config)
-        run.describe(f"Trained on **{corpus.name}** for {config.train.max_steps} steps.\n\n"
-                     f"- validation: **{rows[-1]['validation_bits_per_byte']:.3f} bits per byte**\n"
-                     f"- registered as `{registry.model_name(corpus.name)}`: "
-                     + ", ".join(f"{alias} = step {step}" for alias, step in aliases.items()))
-        return [replace(model, stages=stages_of(step, models)) for step, model in models.items()]
+        yield training
 
 
-def train_and_log(corpus: Corpus, config: Config, run: TrackedRun, trainings: int, *,
-                  resumed: bool) -> tuple[list[Row], dict[int, StudiedModel]]:
-    """Train and log; returns the rows of the training table and the models by step, those of an earlier process too."""
-    state = kept_state(run) if resumed else None
-    models = {model.checkpoint.step: model for model in logged_before(run)} if resumed else {}
-    rows = [{"domain": corpus.name} | row for row in run.history(METRICS) if row["step"] <= state.step] if state else []
+def is_finished(training: TrackedTraining) -> bool:
+    """Tell whether a training that is resumed had ended: its last checkpoint was logged and no state is left."""
+    return training.state is None and training.config.train.max_steps in training.models
+
+
+def train_and_log(tracked: Sequence[TrackedTraining], trainings: int) -> None:
+    """Train some that stand at the same step, as one model where they are several, and log each in its run."""
     last_line, last_state = 0.0, time.monotonic()
-    for progress in train(corpus, config, state, trainings=trainings):
-        row, ended = progress_row(progress, corpus, config), progress.step == progress.max_steps
-        if progress.checkpoint and not is_logged(progress.checkpoint, models):
-            models[progress.step] = log_checkpoint(progress.checkpoint, row, run, corpus, config)
-        run.metrics({key: row[column] for column, key in METRICS.items() if row[column] is not None}, progress.step)
-        rows.append(row)
-        if time.monotonic() - last_state > config.train.state_seconds and not ended:
-            keep_state(run, progress.state())
+    for training in tracked:
+        if training.state is None:
+            training.rows.clear()
+    members = [Pretraining(training.corpus, training.config, training.state) for training in tracked]
+    for records in train_together(members, trainings=trainings):
+        log_records(tracked, records)
+        ended = records[0].step == records[0].max_steps
+        if time.monotonic() - last_state > tracked[0].config.train.state_seconds and not ended:
+            for training, progress in zip(tracked, records, strict=True):
+                keep_state(training.run, progress.state())
             last_state = time.monotonic()
         if time.monotonic() - last_line > SECONDS_BETWEEN_LINES or ended:
             last_line = time.monotonic()
-            log.info("%s", progress_line(progress, row))
-    run.delete(*run.files(STATES))
-    return rows, dict(sorted(models.items()))
+            log.info("%s", progress_line([training.rows[-1] for training in tracked], records[0]))
+    for training in tracked:
+        training.run.delete(*training.run.files(STATES))
+
+
+def log_records(tracked: Sequence[TrackedTraining], records: Sequence[Progress]) -> None:
+    """Log where each training stands, and its checkpoint where there is one."""
+    scores = validation_scores(tracked, records)
+    for training, progress, score in zip(tracked, records, scores, strict=True):
+        row = {"domain": training.corpus.name, "seed": training.config.seed, "step": progress.step,
+               "seconds": progress.seconds, "characters_per_second": progress.characters_per_second,
+               "loss_nats": progress.loss_nats, "learning_rate_factor": progress.rate_factor} | score
+        if progress.checkpoint and not is_logged(progress.checkpoint, training.models):
+            training.models[progress.step] = log_checkpoint(progress.checkpoint, row, training)
+        training.run.metrics({key: row[column] for column, key in METRICS.items() if row[column] is not None},
+                             progress.step)
+        training.rows.append(row)
+
+
+def validation_scores(tracked: Sequence[TrackedTraining], records: Sequence[Progress]) -> list[Row]:
+    """Score checkpoints on the validation texts, all at once; None where there is no checkpoint."""
+    checkpoints = [progress.checkpoint for progress in records if progress.checkpoint]
+    if not checkpoints:
+        return [{"validation_bits_per_byte": None, "validation_nats": None} for _ in records]
+    model = stack(checkpoints, resolve_device(tracked[0].config.device))
+    splits = [training.validation for training in tracked]
+    return [{"validation_bits_per_byte": bits_per_byte, "validation_nats": nats} for bits_per_byte, nats in
+            (mean_losses(nats_N, split) for nats_N, split in zip(stacked_losses(model, splits), splits, strict=True))]
+
+
+def finish(training: TrackedTraining, study: Study) -> list[StudiedModel]:
+    """Log the tables and figures of a training, alias its models and return them, by step."""
+    corpus, config, run, rows = training.corpus, training.config, training.run, training.rows
+    models, tables = dict(sorted(training.models.items())), Tables()
+    tables.add("corpora", [corpus.row()])
+    tables.add("training", rows)
+    study.tables.add("training", (row | {"run_id": run.id} for row in rows))
+    log_tables(run, tables)
+    log_figures(run, tables, config, "train")
+    validation = {row["step"]: row["validation_bits_per_byte"] for row in rows if row["step"] in models}
+    aliases = alias_all(models, validation, training, "" if config.seed == study.config.seed else
+                        f"{registry.SEED}{config.seed}")
+    run.describe(f"Trained on **{corpus.name}** for {config.train.max_steps} steps.\n\n"
+                 f"- validation: **{rows[-1]['validation_bits_per_byte']:.3f} bits per byte**\n"
+                 f"- registered as `{registry.model_name(corpus.name)}`: "
+                 + ", ".join(f"{alias} = step {step}" for alias, step in aliases.items()))
+    return [replace(model, stages=stages_of(step, models)) for step, model in models.items()]
 
 
 def keep_state(run: TrackedRun, state: TrainingState) -> None:
@@ -123,56 +248,49 @@ def validation_split(corpus: Corpus, config: Config) -> Split:
     return corpus.validation.head(config.analysis.eval_characters)
 
 
-def progress_row(progress: Progress, corpus: Corpus, config: Config) -> Row:
-    """Make a row of the training table; validation is read where there is a checkpoint."""
-    row: Row = {"domain": corpus.name, "step": progress.step, "seconds": progress.seconds,
-                "characters_per_second": progress.characters_per_second, "loss_nats": progress.loss_nats,
-                "learning_rate_factor": progress.rate_factor,
-                "validation_nats": None, "validation_bits_per_byte": None}
-    if progress.checkpoint:
-        result = evaluate(build_model(progress.checkpoint, config), progress.checkpoint,
-                          validation_split(corpus, config))
-        row |= {"validation_nats": result.nats_per_character, "validation_bits_per_byte": result.bits_per_byte}
-    return row
-
-
-def progress_line(progress: Progress, row: Row) -> str:
+def progress_line(rows: Sequence[Row], progress: Progress) -> str:
+    """Say where some trainings stand that go on together."""
     parts = [f"      step {progress.step}/{progress.max_steps}"]
-    if progress.loss_nats is not None:
-        parts.append(f"loss {progress.loss_nats:.3f} nats")
-    if row["validation_bits_per_byte"] is not None:
-        parts.append(f"validation {row['validation_bits_per_byte']:.3f} bits per byte")
+    for column, title, unit in (("loss_nats", "loss", "nats"), ("validation_bits_per_byte", "validation",
+                                                                "bits per byte")):
+        if rows[0][column] is not None:
+            values = sorted(row[column] for row in rows)
+            spread = f"{values[0]:.3f}" if len(rows) == 1 else f"{values[0]:.3f} to {values[-1]:.3f}"
+            parts.append(f"{title} {spread} {unit}")
     if progress.step:
-        parts.append(f"{progress.characters_per_second:,.0f} characters/s · {progress.seconds_left:.0f} s left")
+        parts.append(f"{len(rows) * progress.characters_per_second:,.0f} characters/s · "
+                     f"{progress.seconds_left:.0f} s left")
     return " · ".join(parts)
 
 
-def log_checkpoint(checkpoint: Checkpoint, row: Row, run: TrackedRun, corpus: Corpus, config: Config) -> StudiedModel:
+def log_checkpoint(checkpoint: Checkpoint, row: Row, training: TrackedTraining) -> StudiedModel:
     """Log a checkpoint as artifact and as model, and register it with the score that `verify` will look for."""
+    corpus, config, run = training.corpus, training.config, training.run
     is_last = checkpoint.step == checkpoint.notes["max_steps"]
     path = save_checkpoint(checkpoint, scratch_path("final.pt" if is_last else checkpoint.file_name))
     run.file(path, "checkpoints")
-    tags = score_tags(corpus.name, validation_split(corpus, config), row["validation_bits_per_byte"]) | {
-        "preset": config.preset, "vocabulary_sha256": corpus.vocabulary.sha256}
-    facts = {"domain": checkpoint.domain, "step": checkpoint.step, "seed": config.seed,
-             "corpus_sha256": corpus.source.sha256}
-    model_id = registry.log_model(checkpoint, path, facts | tags)
+    tags = score_tags(corpus.name, training.validation, row["validation_bits_per_byte"]) | {
+        "preset": config.preset, "seed": str(config.seed), "vocabulary_sha256": corpus.vocabulary.sha256}
+    facts = {"domain": checkpoint.domain, "step": checkpoint.step, "corpus_sha256": corpus.source.sha256}
+    model_id = registry.log_model(checkpoint, path, facts | tags, run.id)
     run.metrics({"validation/bits_per_byte": row["validation_bits_per_byte"]}, checkpoint.step, model_id,
                 text_dataset(corpus))
     return StudiedModel(checkpoint, uri=registry.register(checkpoint, model_id, run.id, tags), model_id=model_id)
 
 
-def alias_all(models: Mapping[int, StudiedModel], validation: Mapping[int, float], corpus: Corpus,
-              config: Config) -> dict[str, int]:
+def alias_all(models: Mapping[int, StudiedModel], validation: Mapping[int, float], training: TrackedTraining,
+              suffix: str) -> dict[str, int]:
     """Point the aliases at their versions, each loaded anew and scored; returns the step of each alias.
 
-    `best` stays with a version of an earlier training that has a lower score of the same text.
+    Those of the first seed bear the names of stages, those of others have its number as `suffix`. `best` is of all
+    seeds, and stays with a version of an earlier training that has a lower score of the same text.
     """
-    aliases, best = dict(stage_steps(validation)), registry.best_of(models[max(models)].uri)
+    aliases = {stage + suffix: step for stage, step in stage_steps(validation).items()}
+    best = registry.best_of(models[max(models)].uri)
     for step, model in models.items():
         if model.uri == best:
             aliases["best"] = step
     for step in sorted(set(aliases.values())):
         names = [alias for alias, at in aliases.items() if at == step]
-        promote(models[step].uri, names, validation_split(corpus, config), validation[step], config)
+        promote(models[step].uri, names, training.validation, validation[step], training.config)
     return aliases

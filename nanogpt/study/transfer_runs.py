@@ -220,6 +220,7 @@ def register_cell(logged: LoggedCell, config: Config) -> None:
             "shots": str(cell.shots), "learning_rate": f"{best.learning_rate:.6g}", "preset": config.preset,
             "vocabulary_sha256": adapted.vocabulary.sha256, **score_tags(cell.target.name, split, best.loss)}
     with open_run(logged.run.name, resume=logged.run.id) as run:
-        model_id = registry.log_model(adapted, logged.path, {"domain": adapted.domain, "step": adapted.step} | tags)
+        model_id = registry.log_model(adapted, logged.path, {"domain": adapted.domain, "step": adapted.step} | tags,
+                                      run.id)
         run.metrics({"transfer/validation_bits_per_byte": best.loss}, adapted.step, model_id)
     registry.set_alias(registry.best_of(registry.register(adapted, model_id, run.id, tags)), "best")

@@ -14,6 +14,7 @@ from typing import Any
 import mlflow
 from mlflow.entities import LoggedModelStatus
 from mlflow.exceptions import MlflowException
+from mlflow.models import Model
 
 from nanogpt.config import STAGE_SHARES
 from nanogpt.errors import UserError
@@ -30,15 +31,23 @@ SCORED_ON = "scored_on"
 """The tag that says which validation text a version's score was read from: domain, characters, digest."""
 
 
+SEED = "-seed-"
+"""Stands in the aliases of all seeds but the first: `late-seed-2`."""
+
+
 def model_name(domain: str) -> str:
     return f"nanogpt-{domain}"
 
 
-def log_model(checkpoint: Checkpoint, path: Path, tags: Mapping[str, Any]) -> str:
-    """Log the checkpoint file at `path` as a model of the active run; returns the id of the logged model."""
+def log_model(checkpoint: Checkpoint, path: Path, tags: Mapping[str, Any], run_id: str) -> str:
+    """Log the checkpoint file at `path` as a model of a run; returns the id of the logged model.
+
+    This is `mlflow.pyfunc.log_model`, which logs to the run that was opened last and takes no other.
+    """
     code = served_code()
-    info = mlflow.pyfunc.log_model(
-        name=f"{checkpoint.domain}-{path.stem}", loader_module=code.loader.stem, data_path=str(path),
+    info = Model.log(
+        None, flavor=mlflow.pyfunc, run_id=run_id, name=f"{checkpoint.domain}-{path.stem}",
+        loader_module=code.loader.stem, data_path=str(path),
         code_paths=[str(file) for file in code], signature=serving.SIGNATURE, input_example=serving.EXAMPLE,
         step=checkpoint.step, pip_requirements=[f"{package}=={installed(package)}" for package in PACKAGES],
         tags={name: str(value) for name, value in tags.items()})
@@ -55,11 +64,10 @@ def register(checkpoint: Checkpoint, model_id: str, run_id: str, tags: Mapping[s
     """Register a logged model under its domain, once: identical weights keep their version. Returns its URI."""
     name, client = model_name(checkpoint.domain), mlflow.MlflowClient()
     same = {"sha256": checkpoint.sha256, "step": str(checkpoint.step)}
-    earlier = versions(name)
-    for version in earlier:
+    for version in versions(name, f"tags.sha256 = '{checkpoint.sha256}'"):
         if same.items() <= version.tags.items():
             return f"models:/{name}/{version.version}"
-    if not earlier and not client.search_registered_models(f"name = '{name}'"):
+    if not client.search_registered_models(f"name = '{name}'"):
         about = f"Checkpoints of character-level GPTs trained on {checkpoint.domain}: prompts in, text out."
         client.create_registered_model(name, tags={"domain": checkpoint.domain}, description=about)
     made = client.create_model_version(
@@ -81,9 +89,10 @@ def describe(checkpoint: Checkpoint, tags: Mapping[str, Any]) -> str:
     return f"Step {checkpoint.step}{of}{score}"
 
 
-def versions(name: str) -> Sequence[Any]:
-    """List all versions of a registered model; none where there is no such model."""
-    return list(mlflow.MlflowClient().search_model_versions(f"name = '{name}'"))
+def versions(name: str, rule: str = "") -> Sequence[Any]:
+    """List the versions of a registered model, those alone that a rule of MLflow's search lets through."""
+    rules = " and ".join(filter(None, (f"name = '{name}'", rule)))
+    return list(mlflow.MlflowClient().search_model_versions(rules))
 
 
 def untrained(domain: str) -> str:
@@ -108,11 +117,13 @@ def set_alias(uri: str, alias: str) -> None:
             raise
         reason = error.message.splitlines()[0]
         raise UserError(f"alias must be a name that MLflow takes, got {alias!r} ({reason})") from error
-    if alias in STAGE_SHARES:
-        for version in versions(name):
-            if version.tags.get("stage") == alias and str(version.version) != number:
+    stage, _, _ = alias.partition(SEED)
+    if stage in STAGE_SHARES:
+        seed = client.get_model_version(name, number).tags.get("seed")
+        for version in versions(name, f"tags.stage = '{stage}'"):
+            if version.tags.get("seed") == seed and str(version.version) != number:
                 client.delete_model_version_tag(name, str(version.version), "stage")
-        client.set_model_version_tag(name, number, "stage", alias)
+        client.set_model_version_tag(name, number, "stage", stage)
 
 
 def best_of(uri: str) -> str:

@@ -8,7 +8,7 @@ import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,11 @@ import pyarrow
 import pyarrow.csv
 from mlflow.data.code_dataset_source import CodeDatasetSource
 from mlflow.data.meta_dataset import MetaDataset
-from mlflow.entities import Metric, Param, RunTag
+from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.utils.file_utils import local_file_uri_to_path
+from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT, MLFLOW_PARENT_RUN_ID
 from mlflow.utils.time import get_current_time_millis
 from mlflow.utils.uri import is_local_uri
 
@@ -33,6 +34,9 @@ from nanogpt.tracking.download import downloaded
 from nanogpt.tracking.environment import commit, environment, git
 from nanogpt.tracking.project_run import mark_unused
 from nanogpt.tracking.store_errors import closed_in_any_case
+
+TRAININGS = "trainings"
+"""The phase of a run over several trainings."""
 
 
 def key(*parts: str) -> str:
@@ -130,8 +134,9 @@ class TrackedRun:
 
     def datasets(self, datasets: Iterable[TextDataset], context: str) -> None:
         """Record which texts were read."""
-        for dataset in datasets:
-            mlflow.log_input(dataset.for_mlflow(), context=context)
+        inputs = [DatasetInput(dataset.for_mlflow()._to_mlflow_entity(), [InputTag(MLFLOW_DATASET_CONTEXT, context)])
+                  for dataset in datasets]
+        mlflow.MlflowClient().log_inputs(self.id, inputs)
 
     def files(self, folder: str) -> list[str]:
         """List the artifacts of a folder by path, sorted."""
@@ -177,11 +182,19 @@ def scratch_path(name: str) -> Path:
     return Path(tempfile.mkdtemp(dir=scratch_folder())) / name
 
 
+def open_run_id() -> str:
+    """Give the id of the run that was opened last; '' where none is open."""
+    run = mlflow.active_run()
+    return str(run.info.run_id) if run else ""
+
+
 @contextmanager
-def open_run(name: str, config: Config | None = None, resume: str = "", **tags: Any) -> Iterator[TrackedRun]:
+def open_run(name: str, config: Config | None = None, resume: str = "", parent: str = "",
+             **tags: Any) -> Iterator[TrackedRun]:
     """Open an MLflow run, nested where one is open; the run that `mlflow run` made is adopted by the first.
 
-    `resume` is the id of an earlier run, which goes on. With `config` the configuration and the environment are
+    `resume` is the id of an earlier run, which goes on. `parent` is the id of the run that a nested one belongs to; by
+    default the one that was opened last. With `config` the configuration and the environment are
     logged; at the outermost run also what git has not committed and, every ten seconds, the load of the machine. A
     failure inside marks it FAILED.
     """
@@ -193,6 +206,8 @@ def open_run(name: str, config: Config | None = None, resume: str = "", **tags: 
         run = TrackedRun(active.info.run_id, active.info.experiment_id, name)
         ids.append(run.id)
         shared = {"preset": config.preset, "seed": config.seed, "git_commit": commit()} if config else {}
+        if parent and not outermost:
+            tags[MLFLOW_PARENT_RUN_ID] = parent
         run.tags({"mlflow.runName": name} | {tag: value for tag, value in {**shared, **tags}.items() if value != ""})
         if config is not None:
             run.config(config)
@@ -210,9 +225,31 @@ def run_config(run_id: str) -> Config:
         raise UserError(f"run must have a config.json, got {run_id!r}") from error
 
 
-def earlier_run(run_id: str) -> tuple[Config, str]:
-    """Read the configuration and the domain of a training's run. UserError where there is no such run."""
+@dataclass(frozen=True)
+class EarlierTraining:
+    """What the store knows of a training, or of several that one command began: they may go on."""
+
+    config: Config                              # with the first seed and the number of seeds
+    domains: tuple[str, ...]                    # by name
+    runs: Mapping[tuple[str, int], str]         # domain and seed to the id of the training's run; "": it has none yet
+    parent: str                                 # id of the run over several trainings, or ""
+
+
+def earlier_training(run_id: str) -> EarlierTraining:
+    """Read what a run of the entry point train began. UserError where there is no such run."""
     try:
-        return run_config(run_id), mlflow.get_run(run_id).data.tags["domain"]
+        config, run = run_config(run_id), mlflow.get_run(run_id)
+        tags, domains = run.data.tags, tuple(run.data.tags["domain"].split(","))
+        first_seed = int(tags.get("first_seed", config.seed))
     except (UserError, MlflowException, KeyError) as error:
         raise UserError(f"resume must be the id of a run of the entry point train, got {run_id!r}") from error
+    if tags.get("phase") != TRAININGS:
+        seeds = replace(config.train, seeds=config.seed - first_seed + 1)
+        return EarlierTraining(replace(config, seed=first_seed, train=seeds), domains,
+                               {(domains[0], config.seed): run_id}, "")
+    below = mlflow.search_runs([run.info.experiment_id], f"tags.`mlflow.parentRunId` = '{run_id}'",
+                               output_format="list")
+    found = {(child.data.tags["domain"], int(child.data.tags["seed"])): child.info.run_id for child in below
+             if child.data.tags.get("phase") == "train"}
+    planned = {(domain, config.seed + k): "" for domain in domains for k in range(config.train.seeds)}
+    return EarlierTraining(config, domains, planned | found, run_id)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
-from functools import partial
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from nanogpt.model.gpt import GPT
 from nanogpt.text.corpus import Corpus, batch_offsets, windows_at
 from nanogpt.training.optimizer import make_optimizers, set_rate_factor
 from nanogpt.training.schedule import checkpoint_steps, rate_factor
+from nanogpt.training.stacked import cut_members, join_members, map_tensors, stack
 from nanogpt.training.step import make_step
 
 COMPILATION_PAYS = 3e14
@@ -85,85 +87,125 @@ def new_model(corpus: Corpus, config: Config) -> GPT:
         return GPT(config.model, len(corpus.vocabulary))
 
 
-def take_checkpoint(model: GPT, corpus: Corpus, config: Config, step: int) -> Checkpoint:
+def take_checkpoint(weights: dict[str, Tensor], member: Pretraining, step: int) -> Checkpoint:
+    corpus, config = member.corpus, member.config
     notes = {"seed": config.seed, "preset": config.preset, "max_steps": config.train.max_steps,
              "corpus_sha256": corpus.source.sha256, "torch": str(torch.__version__)}
-    return Checkpoint(corpus.name, step, config.model, corpus.vocabulary, weights_of(model),
-                      corpus.character_counts_V, notes)
+    return Checkpoint(corpus.name, step, config.model, corpus.vocabulary, weights, corpus.character_counts_V, notes)
 
 
 def identity_of(corpus: Corpus, config: Config) -> dict[str, Any]:
     """List what two trainings must share to have the same weights at the same step."""
     settings = asdict(config.train)
-    del settings["state_seconds"]
+    for name in ("seeds", "train_together", "state_seconds"):
+        del settings[name]
     return {"seed": config.seed, **asdict(config.model), **settings, "corpus_sha256": corpus.source.sha256,
             "train_characters": len(corpus.train), "vocabulary_sha256": corpus.vocabulary.sha256}
 
 
-class Training:
-    """A training in progress: the model, its optimizers and its batches."""
+@dataclass(frozen=True)
+class Pretraining:
+    """Which text is learnt, how, and from which state on."""
 
-    def __init__(self, corpus: Corpus, config: Config, resume: TrainingState | None, trainings: int) -> None:
-        settings, self.device = config.train, resolve_device(config.device)
-        self.corpus, self.config = corpus, config
-        self.model = new_model(corpus, config).to(self.device).train()
-        kind = training_type(self.device, settings.precision)
-        self.optimizers = make_optimizers(self.model, settings, kind)
-        self.first_step, self.seconds = 0, 0.0
-        if resume is not None:
-            self.restore(resume)
-        self.update = make_step(self.model, self.optimizers, kind,
-                                compiled=is_compiled(self.model, config, self.device, trainings))
-        self.ids_N = corpus.train.ids_N.to(self.device)
-        self.step_offsets = batch_offsets(len(self.ids_N), config.model.block_size, settings.batch_size,
-                                        settings.max_steps, config.seed).to(self.device)
+    corpus: Corpus
+    config: Config
+    state: TrainingState | None = None      # None: from random weights
 
-    def restore(self, state: TrainingState) -> None:
+    @property
+    def first_step(self) -> int:
+        return self.state.step if self.state else 0
+
+    @property
+    def seconds(self) -> float:
+        return self.state.seconds if self.state else 0.0
+
+    @property
+    def offsets_SB(self) -> Tensor:
+        """Where the windows of every step begin in the training text."""
+        settings, block_size = self.config.train, self.config.model.block_size
+        return batch_offsets(len(self.corpus.train), block_size, settings.batch_size, settings.max_steps,
+                             self.config.seed)
+
+    def check(self) -> None:
+        """Raise UserError where the state is of another training."""
         expected = identity_of(self.corpus, self.config)
-        differing = {name: value for name, value in state.identity.items() if expected.get(name) != value}
+        identity = self.state.identity if self.state else {}
+        differing = {name: value for name, value in identity.items() if expected.get(name) != value}
         require(not differing, "resume must be a state of this same training", differing)
-        self.model.load_state_dict(state.weights)
-        for optimizer, saved in zip(self.optimizers, state.optimizers, strict=True):
-            optimizer.load_state_dict(saved)
+
+
+class Training:
+    """Trainings in progress: one model, or the stacked models of all members; optimizers and batches."""
+
+    def __init__(self, members: Sequence[Pretraining], trainings: int) -> None:
+        self.members, self.config = members, members[0].config
+        self.first_step, self.seconds = members[0].first_step, members[0].seconds
+        settings, self.device = self.config.train, resolve_device(self.config.device)
+        kind = training_type(self.device, settings.precision)
+        self.model = new_models(members).to(self.device).train()
+        self.optimizers = make_optimizers(self.model, settings, kind)
+        if states := [member.state for member in members if member.state]:
+            self.restore(states)
+        compiled = is_compiled(self.model, self.config, self.device, max(trainings / len(members), 1))
+        self.update = make_step(self.model, self.optimizers, kind, compiled=compiled, members=len(members))
+        texts = {member.corpus.name: member.corpus.train.ids_N for member in members}
+        self.ids_N = torch.cat(list(texts.values())).to(self.device)
+        begins = dict(zip(texts, itertools.accumulate(map(len, texts.values()), initial=0), strict=False))
+        self.offsets_SN = torch.cat([member.offsets_SB + begins[member.corpus.name] for member in members],
+                                    dim=1).to(self.device)
+
+    def restore(self, states: Sequence[TrainingState]) -> None:
+        self.model.load_state_dict(join_members([state.weights for state in states]))
+        saved = join_members([state.optimizers for state in states])
+        for optimizer, part in zip(self.optimizers, saved, strict=True):
+            optimizer.load_state_dict(part)
             for group in optimizer.param_groups:
                 group["lr"] = group["lr"].to(self.device) if isinstance(group["lr"], Tensor) else group["lr"]
-        self.first_step, self.seconds = state.step, state.seconds
 
-    def state(self, step: int, seconds: float) -> TrainingState:
-        return TrainingState(step, seconds, weights_of(self.model), [on_cpu(o.state_dict()) for o in self.optimizers],
-                             identity_of(self.corpus, self.config))
+    def weights(self) -> list[dict[str, Tensor]]:
+        """Copy the weights of each member to the CPU."""
+        return cut_members(weights_of(self.model), len(self.members))
+
+    def states(self, step: int, seconds: float) -> list[TrainingState]:
+        """Copy all that each member needs to go on."""
+        optimizers = cut_members([on_cpu(optimizer.state_dict()) for optimizer in self.optimizers], len(self.members))
+        return [TrainingState(step, seconds, weights, state, identity_of(member.corpus, member.config))
+                for member, weights, state in zip(self.members, self.weights(), optimizers, strict=True)]
 
     def step(self, step: int) -> Tensor:
-        """Make update number `step` (0-based); returns its loss, still on the device."""
+        """Make update number `step` (0-based); returns the loss of each member, still on the device."""
         set_rate_factor(self.optimizers, factor_at(step, self.config))
-        batch = windows_at(self.ids_N, self.step_offsets[step], self.config.model.block_size)
+        batch = windows_at(self.ids_N, self.offsets_SN[step], self.config.model.block_size)
         if not self.config.model.dropout:      # nothing is drawn
             return self.update(*batch)
         with random_stream(self.config.seed * 1_000_003 + step, self.device):
             return self.update(*batch)
 
 
-def is_compiled(model: GPT, config: Config, device: torch.device, trainings: int) -> bool:
-    """Say whether blocks are compiled: as the setting says; `auto`: on a GPU where that pays in all trainings."""
+def new_models(members: Sequence[Pretraining]) -> GPT:
+    """Draw the weights of each member as if it were alone; those of several are stacked."""
+    if len(members) == 1:
+        return new_model(members[0].corpus, members[0].config)
+    return stack([take_checkpoint(weights_of(new_model(member.corpus, member.config)), member, 0)
+                  for member in members])
+
+
+def is_compiled(model: GPT, config: Config, device: torch.device, times: float) -> bool:
+    """Say whether blocks are compiled: as the setting says; `auto`: on a GPU where that pays.
+
+    `times` so many trainings of this model, stacked or not, share one compilation.
+    """
     settings = config.train
     if settings.compile != "auto":
         return settings.compile == "on"
     weights = sum(parameter.numel() for parameter in model.parameters())
     characters = settings.max_steps * settings.batch_size * config.model.block_size
-    return device.type == "cuda" and trainings * weights * characters >= COMPILATION_PAYS
+    return device.type == "cuda" and times * weights * characters >= COMPILATION_PAYS
 
 
 def on_cpu(value: Any) -> Any:
     """Copy nested dicts and lists with all tensors on the CPU."""
-    if isinstance(value, Tensor):
-        return value.detach().to("cpu", copy=True)
-    if isinstance(value, dict):
-        return {key: on_cpu(item) for key, item in value.items()}
-    return [on_cpu(item) for item in value] if isinstance(value, list | tuple) else value
-
-
-def mean_of_recorded(losses: Sequence[Tensor]) -> float | None:
-    return float(torch.stack(list(losses)).mean()) if losses else None
+    return map_tensors(lambda tensor: tensor.detach().to("cpu", copy=True), value)
 
 
 def train(corpus: Corpus, config: Config, resume: TrainingState | None = None, *,
@@ -175,23 +217,56 @@ def train(corpus: Corpus, config: Config, resume: TrainingState | None = None, *
     on after that state's record and ends, on a CPU, with the same bits. `trainings` of this shape in this process, this
     one among them, share one compilation. UserError where the state is of another training.
     """
-    training, settings = Training(corpus, config, resume, trainings), config.train
+    for (progress,) in train_together([Pretraining(corpus, config, resume)], trainings=trainings):
+        yield progress
+
+
+def train_together(members: Sequence[Pretraining], *, trainings: int = 1) -> Iterator[list[Progress]]:
+    """Train several GPTs of one shape as one batched model; yields the records of all at each step that has one.
+
+    Each has its own text, seed, weights, batches and state, and learns what it would alone, but for the rounding of
+    batched products and, with dropout, other masks. They may differ in nothing but text and seed, and go on from the
+    same step: ValueError else. UserError where a state is of another training.
+    """
+    check_members(members)
+    training, config = Training(members, trainings), members[0].config
+    settings, first = config.train, training.first_step
     keep = set(checkpoint_steps(settings.max_steps, settings.checkpoints))
     losses: list[Tensor] = []
     seconds, began = training.seconds, time.perf_counter()
-    for step in range(training.first_step, settings.max_steps + 1):
-        kept, known = step in keep, resume is not None and step == training.first_step
+    for step in range(first, settings.max_steps + 1):
+        kept, known = step in keep, members[0].state and step == first
         if not known and (kept or step % settings.log_every == 0):
-            loss = mean_of_recorded(losses)
+            means = torch.stack(losses).mean(0).tolist() if losses else [None] * len(members)
             seconds += time.perf_counter() - began
-            characters = step * settings.batch_size * config.model.block_size
-            yield Progress(step, settings.max_steps, loss, factor_at(step, config), characters / max(seconds, 1e-9),
-                           seconds, take_checkpoint(training.model, corpus, config, step) if kept else None,
-                           partial(training.state, step, seconds))
+            yield training_records(training, step, seconds, means, kept=kept)
             losses.clear()
             began = time.perf_counter()
         if step < settings.max_steps:
             losses.append(training.step(step))
+
+
+def check_members(members: Sequence[Pretraining]) -> None:
+    """Raise an error where the members cannot train as one."""
+    for member in members:
+        member.check()
+    shared = {(replace(member.config, seed=0), len(member.corpus.vocabulary), member.state and member.state.step)
+              for member in members}
+    if len(shared) != 1:
+        raise ValueError(f"members must share configuration, vocabulary and step, got {len(shared)} different")
+
+
+def training_records(training: Training, step: int, seconds: float, losses: Sequence[float | None], *,
+                     kept: bool) -> list[Progress]:
+    """Say where each member stands; times and characters per second are those of one of them, as if it were alone."""
+    config, members = training.config, training.members
+    characters = step * config.train.batch_size * config.model.block_size
+    weights = training.weights() if kept else [None] * len(members)
+    states = functools.cache(lambda: training.states(step, seconds))       # one copy serves all members
+    return [Progress(step, config.train.max_steps, loss, factor_at(step, config), characters / max(seconds, 1e-9),
+                     seconds, take_checkpoint(own, member, step) if own else None,
+                     functools.partial(lambda i: states()[i], i))
+            for i, (member, loss, own) in enumerate(zip(members, losses, weights, strict=True))]
 
 
 def factor_at(step: int, config: Config) -> float:

@@ -57,26 +57,30 @@ def orthogonalizer(gram: Tensor, steps: int) -> Tensor:
 
 
 class Piece(NamedTuple):
-    """A matrix with no more rows than columns, as a view of (a part of) a weight, and the size of its updates."""
+    """A matrix with no more rows than columns, as a view of (a part of) a weight, and the size of its updates.
+
+    Of a stacked weight (training/stacked.py) it is that matrix of every member.
+    """
 
     matrix: Tensor
     size: float
 
 
 def pieces(weight: Tensor, part_rows: tuple[int, ...]) -> list[Piece]:
-    """Cut a weight into its parts; one taller than wide is transposed and its updates are sqrt(rows / columns) large.
+    """Cut a weight (…, rows, columns) into its parts of so many rows.
 
-    All others' updates have size 1.
+    One taller than wide is transposed and its updates are sqrt(rows / columns) large; all others' have size 1.
     """
-    return [Piece(part.mT, (len(part) / part.size(1)) ** 0.5) if len(part) > part.size(1) else Piece(part, 1.0)
-            for part in weight.split(part_rows)]
+    return [Piece(part.mT, (part.size(-2) / part.size(-1)) ** 0.5) if part.size(-2) > part.size(-1) else
+            Piece(part, 1.0) for part in weight.split(part_rows, dim=-2)]
 
 
 class Muon(Optimizer):
-    """Momentum, orthogonalised (Jordan et al. 2024, kellerjordan.github.io/posts/muon), for 2-D parameters.
+    """Momentum, orthogonalised (Jordan et al. 2024, kellerjordan.github.io/posts/muon), for matrices.
 
     One update: m <- μ m + (1 - μ) g; u = size · orthogonalize((1 - μ) g + μ m); p <- p (1 - lr · weight_decay) - lr u.
-    Equal shapes go through as one batch: `torch.optim.Muon` takes one matrix at a time and more time.
+    Equal shapes go through as one batch: `torch.optim.Muon` takes one matrix at a time and more time. Weights may be
+    stacked, (M, rows, columns): then all that is kept for them has the members as its first axis too.
     """
 
     def __init__(self, matrices: Sequence[tuple[Tensor, tuple[int, ...]]], lr: float | Tensor,
@@ -87,8 +91,9 @@ class Muon(Optimizer):
         weight's parts are not all of its rows.
         """
         for weight, part_rows in matrices:
-            if sum(part_rows) != len(weight):
-                raise ValueError(f"part_rows must add up to the {len(weight)} rows of their weight, got {part_rows}")
+            rows = weight.size(-2)
+            if sum(part_rows) != rows:
+                raise ValueError(f"part_rows must add up to the {rows} rows of their weight, got {part_rows}")
         super().__init__([weight for weight, _ in matrices], {"lr": lr, "momentum": momentum,
                                                               "weight_decay": weight_decay})
         self.part_rows, self.kind = dict(matrices), kind
@@ -102,23 +107,24 @@ class Muon(Optimizer):
                 if p.grad is not None:
                     rows = self.part_rows[p]
                     for piece, gradient in zip(pieces(p, rows), pieces(p.grad, rows), strict=True):
-                        by_shape[piece.matrix.shape].append((piece, gradient.matrix))
+                        by_shape[piece.matrix.shape[-2:]].append((piece, gradient.matrix))
             for batch in by_shape.values():
                 self.update(group, *zip(*batch, strict=True))
 
     def update(self, group: dict[str, Any], batch: tuple[Piece, ...], batch_gradients: tuple[Tensor, ...]) -> None:
         """Update equally shaped matrices in place."""
-        gradients = torch.stack(batch_gradients)
+        gradients = torch.stack(batch_gradients, dim=-3)        # (…, pieces, rows, columns)
         state = self.state[group["params"][0]]
-        name = "momentum_{}x{}".format(*gradients.shape[1:])
+        name = "momentum_{}x{}".format(*gradients.shape[-2:])
         if name not in state:
             state[name] = torch.zeros_like(gradients)
         momentum = state[name].lerp_(gradients, 1 - group["momentum"])
-        updates = orthogonalize(gradients.lerp_(momentum, group["momentum"]), kind=self.kind) * group["lr"]
+        mixed = gradients.lerp_(momentum, group["momentum"])
+        updates = orthogonalize(mixed.flatten(0, -3), kind=self.kind).view_as(mixed) * group["lr"]
         weights = [piece.matrix for piece in batch]
         if group["weight_decay"]:
             torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
-        for weight, piece, update in zip(weights, batch, updates.unbind(0), strict=True):
+        for weight, piece, update in zip(weights, batch, updates.unbind(-3), strict=True):
             weight.sub_(update, alpha=piece.size)
 
 

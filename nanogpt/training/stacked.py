@@ -9,7 +9,7 @@ is launch-bound, so many cost little more than one (benchmarks/transfer_speed.py
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -64,6 +64,36 @@ def stack(checkpoints: Sequence[Checkpoint], device: torch.device | str = "cpu")
         stacked = torch.stack([checkpoint.weights[name] for checkpoint in checkpoints])
         model.get_submodule(owner).register_parameter(leaf, nn.Parameter(stacked.to(device)))
     return model.eval()
+
+
+def map_tensors(of: Callable[..., Tensor], *nested: Any) -> Any:
+    """Apply `of` to the tensors at each place of equally nested dicts and lists; other values are the first one's."""
+    first = nested[0]
+    if isinstance(first, Tensor):
+        return of(*nested)
+    if isinstance(first, dict):
+        return {key: map_tensors(of, *(value[key] for value in nested)) for key in first}
+    if isinstance(first, list | tuple):
+        return [map_tensors(of, *values) for values in zip(*nested, strict=True)]
+    return first
+
+
+def join_members(states: Sequence[Any]) -> Any:
+    """Stack the tensors of members' weights or optimizer states; what has no axes, as a count of steps, is shared.
+
+    One member's stay as they are: a model alone is not stacked.
+    """
+    if len(states) == 1:
+        return states[0]
+    return map_tensors(lambda *tensors: torch.stack(tensors) if tensors[0].ndim else tensors[0], *states)
+
+
+def cut_members(state: Any, members: int) -> list[Any]:
+    """Undo `join_members`."""
+    if members == 1:
+        return [state]
+    return [map_tensors(lambda tensor, i=i: tensor[i].clone() if tensor.ndim else tensor.clone(), state)
+            for i in range(members)]
 
 
 def weights_of_member(model: GPT, member: int) -> dict[str, Tensor]:

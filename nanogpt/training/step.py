@@ -31,7 +31,7 @@ class RecordedStep:
         self.stream = torch.cuda.Stream()
         self.graph = torch.cuda.CUDAGraph()
         self.batch: tuple[Tensor, ...] = ()
-        self.loss = torch.empty(())
+        self.losses = torch.empty(0)
 
     def __call__(self, inputs_BT: Tensor, targets_BT: Tensor) -> Tensor:
         self.batch = self.batch or (torch.empty_like(inputs_BT), torch.empty_like(targets_BT))
@@ -44,17 +44,17 @@ class RecordedStep:
             return self.alone(*self.batch)
         if self.calls == self.eager_calls + 1:
             with torch.cuda.graph(self.graph, stream=self.stream):
-                self.loss = self.eager(*self.batch)
+                self.losses = self.eager(*self.batch)
         self.graph.replay()
-        return self.loss.clone()
+        return self.losses.clone()
 
     def alone(self, *batch: Tensor) -> Tensor:
         """Run the step without recording it, on the stream that the recording will use."""
         self.stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self.stream):
-            loss = self.eager(*batch)
+            losses = self.eager(*batch)
         torch.cuda.current_stream().wait_stream(self.stream)
-        return loss
+        return losses
 
 
 def compile_blocks(model: nn.Module) -> None:
@@ -67,30 +67,31 @@ def compile_blocks(model: nn.Module) -> None:
 
 def make_step(model: nn.Module, optimizers: Sequence[torch.optim.Optimizer], kind: torch.dtype = torch.float32,
               *, compiled: bool = False, members: int = 1) -> Step:
-    """Make a function of inputs and targets (B, T) that updates `model` once and returns the mean loss in nats.
+    """Make a function of inputs and targets (B, T) that updates `model` once and returns the mean loss, (1,), in nats.
 
     Matrix products are in `kind`, weights and the loss in float32. Of `members` stacked models (training/stacked.py)
-    each follows the gradient of the mean over its own rows.
+    each follows the gradient of the mean over its own rows, and the losses are (members,).
 
     On a GPU it is recorded as a CUDA graph where all learning rates are tensors (a recorded number cannot change).
     `compiled` has torch.compile fuse the kernels of each block, which all share one compilation.
     """
     device = next(model.parameters()).device
 
-    def mean_loss(inputs_BT: Tensor, targets_BT: Tensor) -> Tensor:
-        return F.cross_entropy(model(inputs_BT).flatten(0, 1).float(), targets_BT.flatten())
+    def mean_losses(inputs_BT: Tensor, targets_BT: Tensor) -> Tensor:
+        logits = model(inputs_BT).flatten(0, 1).float()
+        return F.cross_entropy(logits, targets_BT.flatten(), reduction="none").view(members, -1).mean(1)
 
     if compiled:
         compile_blocks(model)
 
     def step(inputs_BT: Tensor, targets_BT: Tensor) -> Tensor:
         with products_in(kind, device):
-            loss = mean_loss(inputs_BT, targets_BT)
-        (loss * members).backward()
+            losses = mean_losses(inputs_BT, targets_BT)
+        losses.sum().backward()
         for optimizer in optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-        return loss.detach()
+        return losses.detach()
 
     rates = [group["lr"] for optimizer in optimizers for group in optimizer.param_groups]
     recordable = device.type == "cuda" and all(isinstance(rate, Tensor) for rate in rates)

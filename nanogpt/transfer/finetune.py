@@ -14,8 +14,7 @@ from torch import Tensor
 
 from nanogpt.config import Config
 from nanogpt.errors import require
-from nanogpt.evaluation.evaluate import stacked_losses
-from nanogpt.evaluation.metrics import ESCAPE_BITS_PER_BYTE, bits
+from nanogpt.evaluation.evaluate import mean_losses, stacked_losses
 from nanogpt.model.checkpoint import Checkpoint
 from nanogpt.model.device import resolve_device, training_type
 from nanogpt.model.gpt import GPT
@@ -118,9 +117,7 @@ def shown_to(members: Sequence[FineTuning], shots: int) -> Tensor:
 def validation_losses(model: GPT, members: Sequence[FineTuning], characters: int) -> list[tuple[float, float]]:
     """Score each member on the head of its target's validation text, in bits per byte and nats per character."""
     splits = [member.target.validation.head(characters) for member in members]
-    nats = [nats_N.double() for nats_N in stacked_losses(model, splits)]
-    return [((bits(float(nats_N.sum())) + ESCAPE_BITS_PER_BYTE * int(split.escape_bytes_N.sum())) / split.n_bytes,
-             float(nats_N.mean())) for nats_N, split in zip(nats, splits, strict=True)]
+    return [mean_losses(nats_N, split) for nats_N, split in zip(stacked_losses(model, splits), splits, strict=True)]
 
 
 def adapted(member: FineTuning, model: GPT, place: int, step: int, windows_KT: Tensor) -> Checkpoint:

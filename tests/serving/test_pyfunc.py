@@ -115,9 +115,9 @@ def test_two_versions_of_the_code_live_in_one_process(models: str, trained: Chec
     monkeypatch.setattr(bundle, "sources_behind", lambda module: sources | {"serving/pyfunc.py": changed})
     code = bundle.write_bundle("serving.pyfunc", "_load_pyfunc", tmp_path)
     monkeypatch.setattr(registry, "served_code", lambda: code)
-    with mlflow.start_run():
-        path = trained_file(trained, tmp_path)
-        other = mlflow.pyfunc.load_model(f"models:/{registry.log_model(trained, path, {})}")
+    with mlflow.start_run() as run:
+        logged = registry.log_model(trained, trained_file(trained, tmp_path), {}, run.info.run_id)
+    other = mlflow.pyfunc.load_model(f"models:/{logged}")
     ours = mlflow.pyfunc.load_model(LATE)
     for _ in range(2):
         (loud,), (plain,) = (model.predict(["To be"], params=PARAMETERS) for model in (other, ours))

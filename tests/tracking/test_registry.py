@@ -40,7 +40,7 @@ def test_native_checkpoints_load_by_name(models: str, trained: Checkpoint) -> No
 def test_identical_weights_are_registered_once(models: str, trained: Checkpoint) -> None:
     before = registry.catalogue()
     with open_run("again") as run:
-        model_id = registry.log_model(trained, log_file(run, trained), {})
+        model_id = registry.log_model(trained, log_file(run, trained), {}, run.id)
         uri = registry.register(trained, model_id, run.id, {"bits_per_byte": "4.0000"})
     assert registry.catalogue() == before and uri == registry.version_of(f"models:/{NAME}@late").uri
 
@@ -63,7 +63,7 @@ def test_best_is_the_lowest_score_on_the_newest_versions_text(models: str, check
     with open_run("scores") as run:
         for checkpoint, (scored_on, bits) in zip(checkpoints, scored, strict=True):
             adapted = dataclasses.replace(checkpoint, domain="scores")
-            model_id = registry.log_model(adapted, log_file(run, adapted), {})
+            model_id = registry.log_model(adapted, log_file(run, adapted), {}, run.id)
             tags = {"scored_on": scored_on, "bits_per_byte": bits}
             best = registry.best_of(registry.register(adapted, model_id, run.id, tags))
             bests.append(registry.version_of(best).tags["bits_per_byte"])

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
+from dataclasses import replace
 
 import pytest
 import torch
 import torch.nn.functional as F
 
+from nanogpt.config import make_config
 from nanogpt.evaluation.evaluate import evaluate, stacked_losses
 from nanogpt.model.checkpoint import Checkpoint
+from nanogpt.text.corpus import Corpus
+from nanogpt.training.loop import Pretraining, train, train_together
 from nanogpt.training.optimizer import set_rate_factor
 from nanogpt.training.stacked import MemberAdam, stack, weights_of_member
 from nanogpt.training.step import make_step
@@ -82,3 +87,46 @@ def test_models_of_different_shape_are_refused(trained) -> None:
     other = dataclasses.replace(trained, model_config=dataclasses.replace(trained.model_config, n_head=1))
     with pytest.raises(ValueError, match="checkpoints must have one shape to be stacked"):
         stack([trained, other])
+
+
+@pytest.fixture(params=["float32", "bfloat16"])
+def pretrainings(request: pytest.FixtureRequest, corpora: dict[str, Corpus]) -> list[Pretraining]:
+    """Two seeds of one text and another text: 2 layers × 16, context 16, 24 steps."""
+    configs = [make_config("smoke", max_steps=24, n_layer=2, n_embd=16, block_size=16, batch_size=4, checkpoints=4,
+                           log_every=5, weight_decay=0.1, precision=request.param, device="cpu", seed=seed)
+               for seed in (1, 2, 2)]
+    return [Pretraining(corpora[name], config)
+            for name, config in zip(("math", "math", "wikipedia"), configs, strict=True)]
+
+
+def test_a_stacked_training_is_the_training_alone(pretrainings: list[Pretraining]) -> None:
+    together = zip(*train_together(pretrainings), strict=True)
+    for member, records in zip(pretrainings, together, strict=True):
+        tolerance = {"float32": 1e-4, "bfloat16": 0.02}[member.config.train.precision]
+        for own, alone in zip(records, train(member.corpus, member.config), strict=True):
+            assert own.step == alone.step and own.loss_nats == pytest.approx(alone.loss_nats, abs=tolerance)
+            assert (own.checkpoint is None) == (alone.checkpoint is None)
+            if own.checkpoint and alone.checkpoint:
+                assert own.checkpoint.notes == alone.checkpoint.notes
+                assert own.step or own.checkpoint.sha256 == alone.checkpoint.sha256
+                for name, weight in alone.checkpoint.weights.items():
+                    torch.testing.assert_close(own.checkpoint.weights[name], weight, rtol=0, atol=10 * tolerance)
+
+
+def test_a_stacked_training_goes_on_stacked_to_the_same_bits_and_alone_to_the_tolerance(pretrainings) -> None:
+    records = list(train_together(pretrainings))
+    at = [progress.step for progress, *_ in records].index(10)
+    stopped = [replace(member, state=progress.state()) for member, progress in zip(
+        pretrainings, next(itertools.islice(train_together(pretrainings), at, None)), strict=True)]
+    *_, resumed = train_together(stopped)
+    assert [p.checkpoint.sha256 for p in resumed] == [p.checkpoint.sha256 for p in records[-1]]
+    *_, (alone,) = train_together(stopped[1:2])
+    assert alone.loss_nats == pytest.approx(resumed[1].loss_nats, abs=0.02)
+
+
+def test_members_that_cannot_train_as_one_are_refused(pretrainings: list[Pretraining]) -> None:
+    longer = replace(pretrainings[0].config, train=replace(pretrainings[0].config.train, max_steps=25))
+    for other in (replace(pretrainings[0], config=longer), replace(pretrainings[0], state=next(
+            train(pretrainings[0].corpus, pretrainings[0].config)).state())):
+        with pytest.raises(ValueError, match="members must share"):
+            next(train_together([other, *pretrainings[1:]]))

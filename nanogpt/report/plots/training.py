@@ -10,11 +10,14 @@ from nanogpt.report.tables import StudyTables
 
 
 def training_curves(tables: StudyTables) -> Figure:
-    """Draw training and validation loss in nats per character, and validation bits per byte, over the steps."""
+    """Draw training and validation loss in nats per character, and validation bits per byte, over the steps.
+
+    A line for each seed.
+    """
     training = tables.table("training")
     styles = domain_styles(tables.domain_order, training, "domain")
     figure, (loss, bits) = panels(1, 2, (4.6, 3.3))
-    for domain, rows in training.sort_values("step").groupby("domain", sort=False):
+    for (domain, _), rows in training.sort_values("step").groupby(["domain", "seed"], sort=False):
         batches, style = rows.dropna(subset="loss_nats"), styles[str(domain)]
         loss.plot(batches["step"], batches["loss_nats"], color=style.color, linewidth=1, alpha=0.5)
         draw_line(loss, rows, "step", "validation_nats", style)
