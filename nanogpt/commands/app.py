@@ -10,7 +10,7 @@ import nanogpt
 
 COMMANDS = {
     "study": "Train, evaluate, transfer, analyze and register: the whole study.",
-    "train": "Train a GPT on one domain.",
+    "train": "Train a GPT on each domain, --seeds of each.",
     "evaluate": "Score models on the test text of domains, and let them write from the same prompts.",
     "transfer": "Adapt a model to a domain with a few windows of its text, at a given or a tuned learning rate.",
     "adapt": "Adapt every registered early, mid and late model, and an untrained one, to every other domain.",
