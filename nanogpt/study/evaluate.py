@@ -48,6 +48,7 @@ def evaluate_domain(models: Sequence[StudiedModel], texts: ScoredTexts, study: S
                   vocabulary_sha256=models[0].checkpoint.vocabulary.sha256) as run:
         study.tables.links[run.name] = run.link
         run.datasets(map(text_dataset, study.corpora.values()), "test")
+        run.models(model.model_id for model in models)
         for model in models:
             for row in score_model(model, texts, study, tables, bits):
                 run.metrics(evaluation_metrics(row), model.checkpoint.step, model.model_id,

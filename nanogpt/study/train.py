@@ -181,8 +181,9 @@ def log_records(tracked: Sequence[TrackedTraining], records: Sequence[Progress])
                "loss_nats": progress.loss_nats, "learning_rate_factor": progress.rate_factor} | score
         if progress.checkpoint and not is_logged(progress.checkpoint, training.models):
             training.models[progress.step] = log_checkpoint(progress.checkpoint, row, training)
+        model = training.models[progress.step] if progress.checkpoint else None
         training.run.metrics({key: row[column] for column, key in METRICS.items() if row[column] is not None},
-                             progress.step)
+                             progress.step, model and model.model_id, model and text_dataset(training.corpus))
         training.rows.append(row)
 
 
@@ -273,8 +274,6 @@ def log_checkpoint(checkpoint: Checkpoint, row: Row, training: TrackedTraining) 
         "preset": config.preset, "seed": str(config.seed), "vocabulary_sha256": corpus.vocabulary.sha256}
     facts = {"domain": checkpoint.domain, "step": checkpoint.step, "corpus_sha256": corpus.source.sha256}
     model_id = registry.log_model(checkpoint, path, facts | tags, run.id)
-    run.metrics({"validation/bits_per_byte": row["validation_bits_per_byte"]}, checkpoint.step, model_id,
-                text_dataset(corpus))
     return StudiedModel(checkpoint, uri=registry.register(checkpoint, model_id, run.id, tags), model_id=model_id)
 
 

@@ -20,7 +20,7 @@ import pyarrow
 import pyarrow.csv
 from mlflow.data.code_dataset_source import CodeDatasetSource
 from mlflow.data.meta_dataset import MetaDataset
-from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag
+from mlflow.entities import DatasetInput, InputTag, LoggedModelInput, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.utils.file_utils import local_file_uri_to_path
@@ -80,16 +80,17 @@ class TrackedRun:
                 dataset: TextDataset | None = None) -> None:
         """Log finite numbers at a training step, in one batch.
 
-        Also on the logged model where its id is given, linked to the text that they were read from.
+        Also on the logged model where its id is given, and with the text that they were read from.
         """
-        finite = {name: float(value) for name, value in values.items() if value == value}
-        if model_id:
-            mlflow.log_metrics(finite, step=step, run_id=self.id, model_id=model_id,
-                               dataset=dataset.for_mlflow() if dataset else None)
-        else:
-            now = get_current_time_millis()
-            batch = [Metric(name, value, now, step) for name, value in finite.items()]
-            mlflow.MlflowClient().log_batch(self.id, metrics=batch)
+        now, text = get_current_time_millis(), dataset.for_mlflow() if dataset else None
+        batch = [Metric(name, float(value), now, step, model_id, text and text.name, text and text.digest, self.id)
+                 for name, value in values.items() if value == value]
+        mlflow.MlflowClient().log_batch(self.id, metrics=batch)
+
+    def models(self, ids: Iterable[str | None]) -> None:
+        """Record which logged models were read."""
+        inputs = [LoggedModelInput(model_id) for model_id in ids if model_id]
+        mlflow.MlflowClient().log_inputs(self.id, models=inputs)
 
     def table(self, frame: pd.DataFrame, name: str, *, show: bool = True) -> None:
         """Log `tables/<name>.csv` for people and, where `show`, `tables/<name>.json` for the table view of the UI."""

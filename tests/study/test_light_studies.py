@@ -17,6 +17,8 @@ from nanogpt.commands.registry import registry
 from nanogpt.commands.study import study
 from nanogpt.commands.train import train
 from nanogpt.commands.transfer import transfer
+from nanogpt.study import train as training_phase
+from nanogpt.training.loop import Pretraining
 
 DOMAINS = ("readme", "changes")
 LIGHT = ("--preset", "smoke", "--domains", "readme=readme.txt,changes=changes.txt", "--max-steps", "8",
@@ -92,3 +94,53 @@ def test_a_diverged_transfer_is_logged_as_it_is_and_not_registered(client: Mlflo
     transfers = pd.read_csv(f"{run.info.artifact_uri}/tables/transfers.csv")
     assert run.info.status == "FINISHED" and not (transfers["test_bits_per_byte"] < 100).any()
     assert [model.name for model in client.search_registered_models()] == ["nanogpt-readme"]
+
+
+SEEDS = ("--preset", "smoke", "--domain", "readme=readme.txt,changes=changes.txt", "--domains", "readme=readme.txt",
+         "--max-steps", "8", "--checkpoints", "2", "--eval-characters", "512", "--device", "cpu", "--seeds", "2")
+
+
+def test_each_of_several_trainings_has_its_run_and_models_whether_stacked_or_not(client: MlflowClient) -> None:
+    for number in ("1", "4"):
+        call(train, *SEEDS, "--train-together", number)
+        (over, *_), trainings = runs(client, "trainings"), runs(client, "train")[:4]
+        assert {(run.data.tags["domain"], run.data.tags["seed"]) for run in trainings} == {
+            (domain, seed) for domain in DOMAINS for seed in "12"}
+        assert {run.data.tags["mlflow.parentRunId"] for run in trainings} == {over.info.run_id}
+        table = pd.read_csv(f"{over.info.artifact_uri}/tables/training.csv")
+        assert set(table["seed"]) == {1, 2} and set(table["run_id"]) == {run.info.run_id for run in trainings}
+    for alias, seed in (("late", "1"), ("late-seed-2", "2")):
+        version = client.get_model_version_by_alias("nanogpt-changes", alias)
+        assert version.tags["seed"] == seed and version.tags["stage"] == "late"
+    assert "ok" in call(registry, "--action", "verify", "--model", "readme")
+
+
+def test_what_is_not_finished_of_several_trainings_goes_on(client: MlflowClient, monkeypatch) -> None:
+    settings = (*SEEDS, "--train-together", "2", "--state-seconds", "0")
+    whole, group = [], training_phase.train_and_log
+
+    def interrupted(tracked, trainings) -> None:
+        whole.append([training.run.id for training in tracked])
+        if len(whole) == 1:
+            return group(tracked, trainings)
+        for records in training_phase.train_together([Pretraining(t.corpus, t.config) for t in tracked]):
+            training_phase.log_records(tracked, records)
+            for training, progress in zip(tracked, records, strict=True):
+                training_phase.keep_state(training.run, progress.state())
+            if records[0].step:
+                raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training_phase, "train_and_log", interrupted)
+        assert CliRunner().invoke(train, settings).exit_code == 1
+    (over,) = runs(client, "trainings")
+    assert {run.info.status for run in runs(client, "train")} == {"FINISHED", "FAILED"}
+    output = call(train, "--domain", SEEDS[3], "--resume", over.info.run_id)
+    assert output.count("registered 6 checkpoints") == 2
+    assert {run.info.status for run in runs(client, "train")} == {"FINISHED"} and len(runs(client, "train")) == 4
+    call(train, *settings)
+    by_member: dict[tuple[str, int], list[float]] = {}
+    for run in runs(client, "train"):
+        last = pd.read_csv(f"{run.info.artifact_uri}/tables/training.csv").iloc[-1]
+        by_member.setdefault((last["domain"], last["seed"]), []).append(last["validation_nats"])
+    assert len(by_member) == 4 and all(len(set(values)) == 1 and len(values) == 2 for values in by_member.values())
