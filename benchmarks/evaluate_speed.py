@@ -36,7 +36,7 @@ from nanogpt.training.loop import train
 @click.option("--turns", default=5, show_default=True)
 def main(text: Path, preset: str, changes: tuple[str, ...], characters: int, turns: int) -> None:
     corpus, config = load_corpus(text), read_config(preset, changes)
-    device, split = resolve_device(config.device), corpus.validation.head(characters)
+    device, split = resolve_device(config.device), corpus.validation.spread(characters)
     began = time.perf_counter()
     *_, last = train(corpus, config)
     assert last.checkpoint is not None

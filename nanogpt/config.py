@@ -18,6 +18,7 @@ Row = dict[str, Any]
 JOINT = "joint"
 """What stands in place of a domain for the reference model that is trained on all of them."""
 CORPORA = ("embedded", "full")
+SPLIT_WAYS = ("spread", "documents", "contiguous")
 LATEST = "latest"
 """What stands in place of a run id for the newest finished study."""
 STRONGEST_COUNTS = "5-gram"
@@ -47,11 +48,14 @@ class DataConfig:
     domains: str = knob("shakespeare,wikipedia,math", "domains of the study, comma-separated; also name=path")
     corpora: str = knob("embedded", "embedded (texts inside installed packages) or full (pinned downloads)")
     cache: str = knob("", "folder of downloaded texts; empty: the user's cache folder, or NANOGPT_CACHE")
-    equal_bytes: bool = knob(True, "cut all domains to the bytes of the smallest")
+    equal_bytes: bool = knob(True, "use of each domain as many bytes as the smallest has")
+    split: str = knob("spread", "validation and test are spread (pieces from everywhere in the text), documents "
+                                "(whole plays, articles, modules) or contiguous (the end of the text)")
     min_count: int = knob(20, "a character enters the vocabulary if training texts hold it this often")
 
     def __post_init__(self) -> None:
         require(self.corpora in CORPORA, f"corpora must be {' or '.join(CORPORA)}", self.corpora)
+        require(self.split in SPLIT_WAYS, f"split must be one of {', '.join(SPLIT_WAYS)}", self.split)
         require_positive(self, "min_count")
         require(bool(self.domain_specs), "domains must name at least one domain", self.domains)
 

@@ -55,14 +55,17 @@ def word_places(text: str) -> list[int]:
     return places
 
 
-def text_groupings(split: Split, block_size: int) -> list[Grouping]:
-    """Return the groupings that do not depend on the model: class, place in the word, characters read before it."""
+def text_groupings(split: Split) -> list[Grouping]:
+    """Return the groupings that do not depend on the model: class of the character, place in the word."""
     class_index = {character: CLASSES.index(character_class(character)) for character in set(split.text)}
-    before_N = torch.arange(len(split)) % block_size
-    lengths = ["0", "1", *(f"{2**k} to {min(2 ** (k + 1), block_size) - 1}" for k in range(1, block_size.bit_length()))]
     return [Grouping("character class", CLASSES, torch.tensor([class_index[character] for character in split.text])),
-            Grouping("place in the word", WORD_PLACES, torch.tensor(word_places(split.text))),
-            Grouping("characters read before", tuple(lengths), torch.frexp(before_N.double()).exponent.long())]
+            Grouping("place in the word", WORD_PLACES, torch.tensor(word_places(split.text)))]
+
+
+def context_grouping(before_N: Tensor, block_size: int) -> Grouping:
+    """Group by how many characters of its window were read before each one."""
+    lengths = ["0", "1", *(f"{2**k} to {min(2 ** (k + 1), block_size) - 1}" for k in range(1, block_size.bit_length()))]
+    return Grouping("characters read before", tuple(lengths), torch.frexp(before_N.double()).exponent.long())
 
 
 def frequency_grouping(split: Split, character_counts_V: Tensor) -> Grouping:

@@ -6,7 +6,7 @@ Shape suffixes: B rows, T positions, M members, N scored characters, V character
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from functools import partial
 
 import torch
@@ -18,7 +18,8 @@ from nanogpt.evaluation.metrics import Scores, code_bits, score
 from nanogpt.model.checkpoint import Checkpoint
 from nanogpt.model.device import products_in, scoring_type
 from nanogpt.model.gpt import GPT
-from nanogpt.text.corpus import Split, exact_windows
+from nanogpt.text.corpus import Split
+from nanogpt.text.windows import scoring_windows
 
 CHARACTERS_PER_BATCH = 8192
 Columns = tuple[Tensor, ...]
@@ -67,10 +68,12 @@ def map_predictions(model: GPT, split: Split, of: Callable[[Tensor, Tensor], Col
     model.eval()
     parts: list[Columns] = []
     try:
-        for inputs_BT, targets_BT in exact_windows(split, block_size, max(1, CHARACTERS_PER_BATCH // block_size)):
+        windows, rows = scoring_windows(split, block_size), max(1, CHARACTERS_PER_BATCH // block_size)
+        for begin in range(0, len(windows.inputs_BT), rows):
+            inputs_BT, targets_BT, scored_BT, _ = windows.rows(begin, begin + rows)
             with products_in(scoring_type(device), device):
                 logits_BTV = model(inputs_BT.to(device))
-            parts.append(of(logits_BTV.flatten(0, 1), targets_BT.flatten().to(device)))
+            parts.append(of(logits_BTV[scored_BT.to(device)], targets_BT[scored_BT].to(device)))
     finally:
         model.train(was_training)
     return tuple(torch.cat(column).cpu() for column in zip(*parts, strict=True))
@@ -79,6 +82,23 @@ def map_predictions(model: GPT, split: Split, of: Callable[[Tensor, Tensor], Col
 def score_split(model: GPT, split: Split, temperature: float = 1.0) -> Scores:
     """Score every character of `split`, in order."""
     return Scores(*map_predictions(model, split, partial(score, temperature=temperature)))
+
+
+@torch.inference_mode()
+def context_losses(model: GPT, split: Split) -> tuple[Tensor, Tensor]:
+    """Return -ln p of every target of the windows over `split`, scored or not, and the characters read before it.
+
+    Both (N,); a character may be a target twice, once with few and once with many before it.
+    """
+    windows = scoring_windows(split, model.config.block_size)
+    device, rows = model.head.weight.device, max(1, CHARACTERS_PER_BATCH // model.config.block_size)
+    parts = []
+    for inputs_BT, targets_BT in zip(windows.inputs_BT.split(rows), windows.targets_BT.split(rows), strict=True):
+        with products_in(scoring_type(device), device):
+            logits_BTV = model(inputs_BT.to(device))
+        parts.append(F.cross_entropy(logits_BTV.mT.float(), targets_BT.to(device), reduction="none").cpu())
+    before_BT = torch.arange(model.config.block_size).expand_as(windows.inside_BT)
+    return torch.cat(parts)[windows.inside_BT], before_BT[windows.inside_BT]
 
 
 def split_logits(model: GPT, split: Split) -> Tensor:
@@ -132,20 +152,22 @@ def calibration(scores: Scores) -> dict[str, float]:
 def stacked_losses(model: GPT, splits: Sequence[Split]) -> list[Tensor]:
     """Return -ln p of every character of M texts, one for each member of a stacked model: (N,) each, nats, on the CPU.
 
-    Shorter texts are filled up at their end, which no earlier prediction can see.
+    Texts with fewer windows are filled up with windows of which nothing is scored.
     """
     device, block_size = model.head.weight.device, model.config.block_size
-    rows, longest = max(1, CHARACTERS_PER_BATCH // block_size), max(map(len, splits))
-    filled = [replace(split, ids_N=F.pad(split.ids_N, (0, longest - len(split)))) for split in splits]
-    parts_MN = []
-    for windows in zip(*(exact_windows(split, block_size, rows) for split in filled), strict=True):
-        inputs_NT, targets_NT = (torch.cat(ids).to(device) for ids in zip(*windows, strict=True))
+    laid = {id(split): scoring_windows(split, block_size) for split in splits}     # members may share a text
+    count, rows = max(len(windows.inputs_BT) for windows in laid.values()), max(1, CHARACTERS_PER_BATCH // block_size)
+    laid = {key: windows.padded(count) for key, windows in laid.items()}
+    parts_MN: list[list[Tensor]] = [[] for _ in splits]
+    for begin in range(0, count, rows):
+        windows = [laid[id(split)].rows(begin, begin + rows) for split in splits]
+        inputs_NT, targets_NT, *_ = (torch.cat(column).to(device) for column in zip(*windows, strict=True))
         with products_in(scoring_type(device), device):
             logits_NTV = model(inputs_NT)
         nats = F.cross_entropy(logits_NTV.flatten(0, 1).float(), targets_NT.flatten(), reduction="none")
-        parts_MN.append(nats.view(len(splits), -1))
-    losses_MN = torch.cat(parts_MN, dim=1).cpu()
-    return [losses_N[:len(split)] for losses_N, split in zip(losses_MN, splits, strict=True)]
+        for parts, nats_BT, window in zip(parts_MN, nats.view(len(splits), -1, block_size).cpu(), windows, strict=True):
+            parts.append(nats_BT[window.scored_BT])
+    return [torch.cat(parts) for parts in parts_MN]
 
 
 def mean_losses(nats_N: Tensor, split: Split) -> tuple[float, float]:

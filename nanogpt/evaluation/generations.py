@@ -1,7 +1,7 @@
 """Texts that models write from prompts, and what is measured on them, as tidy rows.
 
 How likely each model finds a text, how varied it is, how its entropy drifts, what is copied from the training text,
-and which domain it reads like. Shape suffixes: B texts, T positions.
+and which domain it reads like. Shape suffix: T positions.
 """
 
 from __future__ import annotations
@@ -9,18 +9,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-import torch
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.naive_bayes import MultinomialNB
 from sklearn.pipeline import Pipeline, make_pipeline
 from torch import Tensor
 
 from nanogpt.config import Config, Row
-from nanogpt.evaluation.metrics import score
+from nanogpt.evaluation.evaluate import score_split
 from nanogpt.model.checkpoint import Checkpoint
 from nanogpt.model.generate import Sampling, generate
 from nanogpt.model.gpt import GPT
-from nanogpt.text.corpus import Corpus
+from nanogpt.text.corpus import Corpus, joined, make_split
 from nanogpt.text.overlap import shared_spans
 from nanogpt.text.vocabulary import Vocabulary
 
@@ -56,11 +55,11 @@ def writing_rows(generations: Sequence[Row], scorers: Sequence[tuple[GPT, Checkp
         row["prompt"] + row["text"] for row in generations])) for model, checkpoint in scorers}
     for i, row in enumerate(generations):
         span = slice(len(row["prompt"]), len(row["prompt"]) + len(row["text"]))
-        step, _, entropy_BT = scored.get(row["source"], (-1, None, None))
-        yield ({name: row[name] for name in ("source", "step", "stage", "prompt_domain", "prompt", "temperature",
+        step, _, entropies = scored.get(row["source"], (-1, None, None))
+        yield ({name: row[name] for name in ("source", "training_seed", "step", "stage", "prompt_domain", "prompt", "temperature",
                                              "seed")}
-               | {f"nats_under_{name}": float(loss_BT[i, span].mean()) for name, (_, loss_BT, _) in scored.items()}
-               | entropy_by_half(entropy_BT[i, span] if entropy_BT is not None and step == row["step"] else None)
+               | {f"nats_under_{name}": float(losses[i][span].mean()) for name, (_, losses, _) in scored.items()}
+               | entropy_by_half(entropies[i][span] if entropies is not None and step == row["step"] else None)
                | {"copied_share": copied[i], "distinct_share": distinct_share(row["text"]),
                   "repeated_share": repeated_share(row["text"]), "written_domain": resembled_domains[i],
                   "classifier_accuracy": classifier.accuracy})
@@ -84,24 +83,11 @@ def copied_shares(generations: Sequence[Row], corpora: Mapping[str, Corpus]) -> 
     return shares
 
 
-@torch.inference_mode()
-def score_texts(model: GPT, vocabulary: Vocabulary, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-    """Return loss and entropy (B, T) of each character, nats; nan after the end of a shorter text.
-
-    As `evaluate.score_split`, each text by itself, in windows of the context's length.
-    """
-    ids = [vocabulary.encode(text) for text in texts]
-    targets_BT = torch.nn.utils.rnn.pad_sequence(ids, batch_first=True)
-    inputs_BT = torch.cat((torch.full((len(ids), 1), vocabulary.start_id), targets_BT[:, :-1]), dim=1)
-    block_size, device = model.config.block_size, model.head.weight.device
-    losses, entropies = [], []
-    for inputs, targets in zip(inputs_BT.split(block_size, 1), targets_BT.split(block_size, 1), strict=True):
-        scores = score(model(inputs.to(device)).flatten(0, 1), targets.flatten().to(device))
-        losses.append(scores.loss_N.view(targets.shape).cpu())
-        entropies.append(scores.entropy_N.view(targets.shape).cpu())
-    outside_BT = torch.arange(targets_BT.size(1)) >= torch.tensor([[len(row)] for row in ids])
-    loss_BT, entropy_BT = (torch.cat(parts, 1).masked_fill(outside_BT, torch.nan) for parts in (losses, entropies))
-    return loss_BT, entropy_BT
+def score_texts(model: GPT, vocabulary: Vocabulary, texts: Sequence[str]) -> tuple[list[Tensor], list[Tensor]]:
+    """Return loss and entropy (T,) of each character of each text, nats; every text is read by itself."""
+    splits = [make_split(text, vocabulary) for text in texts]
+    scores, lengths = score_split(model, joined(splits)), [len(text) for text in texts]
+    return list(scores.loss_N.split(lengths)), list(scores.entropy_N.split(lengths))
 
 
 def distinct_share(text: str, length: int = DISTINCT) -> float:

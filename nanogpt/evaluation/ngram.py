@@ -43,16 +43,11 @@ class NGram:
     vocab_size: int
 
 
-def started(split: Split) -> Tensor:
-    """Return the ids of `split` after the one that stands before any text."""
-    return torch.cat((torch.tensor([split.vocabulary.start_id]), split.ids_N))
-
-
 def fit_ngram(split: Split, order: int) -> NGram:
     """Count the n-grams of up to `order` characters in `split`. ValueError for order < 1."""
     if order < 1:
         raise ValueError(f"order must be >= 1, got {order}")
-    size, ids_N = len(split.vocabulary), started(split)
+    size, ids_N = len(split.vocabulary), torch.cat((torch.tensor([split.vocabulary.start_id]), split.ids_N))
     ranks_N, n_contexts, by_length = torch.zeros_like(ids_N), 1, []
     for _ in range(order):
         numbers, ranks_N, occurrences = (ranks_N * size + ids_N).unique(return_inverse=True, return_counts=True)
@@ -69,20 +64,37 @@ def witten_bell(count: Tensor, followed: Tensor, kinds: Tensor, shorter: Tensor)
 
 
 def ngram_losses(ngram: NGram, split: Split) -> Tensor:
-    """Return -ln p of each character of `split` under each order of n-gram from 1 on, nats, float64 (orders, N)."""
-    ids_N = started(split)
+    """Return -ln p of each character of `split` under each order of n-gram from 1 on, nats, float64 (orders, N).
+
+    What stood before a piece is its context; before a text stands the start.
+    """
+    ids_N, before_N, scored_N = with_contexts(split, max(1, len(ngram.by_length) - 1))
     p_N = torch.full(ids_N.shape, 1 / ngram.vocab_size, dtype=torch.float64)
     ranks_N, losses = torch.zeros_like(ids_N), []     # of the context of each character, -1 where it was never seen
-    for counts in ngram.by_length:
+    for length, counts in enumerate(ngram.by_length, start=1):
         known_N, context_N = ranks_N >= 0, ranks_N.clamp(min=0)
         number_N = ranks_N * ngram.vocab_size + ids_N
         place_N = torch.searchsorted(counts.numbers, number_N).clamp(max=len(counts.numbers) - 1)
         hit_N = known_N & (counts.numbers[place_N] == number_N)
         followed_N, kinds_N = (by_context[context_N] * known_N for by_context in (counts.followed, counts.kinds))
         p_N = witten_bell(counts.occurrences[place_N] * hit_N, followed_N, kinds_N, p_N)
-        losses.append(-p_N[1:].log())
-        ranks_N = torch.where(hit_N, place_N, -1).roll(1).index_fill(0, torch.tensor([0]), -1)
+        losses.append(-p_N[scored_N].log())
+        ranks_N = torch.where(before_N >= length, torch.where(hit_N, place_N, -1).roll(1), -1)
     return torch.stack(losses)
+
+
+def with_contexts(split: Split, length: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the pieces of a split, each after the last `length` characters of its context or after the start.
+
+    Three tensors: ids; how many characters stand before each one in its piece or context; which are of the pieces.
+    """
+    start = torch.tensor([split.vocabulary.start_id])
+    contexts = [piece.context_C[-length:] if len(piece.context_C) else start for piece in split.pieces]
+    texts = [torch.cat((context, split.ids_N[piece.begin:piece.end]))
+             for context, piece in zip(contexts, split.pieces, strict=True)]
+    before = [torch.arange(len(text)) for text in texts]
+    scored = [places >= len(context) for places, context in zip(before, contexts, strict=True)]
+    return torch.cat(texts), torch.cat(before), torch.cat(scored)
 
 
 def table_log_p(ngram: NGram) -> tuple[Tensor, Tensor]:
@@ -111,4 +123,4 @@ def divergences(logits_NV: Tensor, split: Split, ngram: NGram) -> dict[str, floa
     return {"uniform_divergence_nats": negative_entropy + math.log(ngram.vocab_size),
             "unigram_divergence_nats": negative_entropy - float((p_NV @ log_q_V).mean()),
             "bigram_divergence_nats":
-                negative_entropy - float((p_NV * log_q_VV[started(split)[:-1]]).sum(-1).mean())}
+                negative_entropy - float((p_NV * log_q_VV[split.previous_N]).sum(-1).mean())}

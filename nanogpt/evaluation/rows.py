@@ -9,10 +9,11 @@ from torch import Tensor
 
 from nanogpt.config import Config, Row
 from nanogpt.evaluation.baselines import HIGHEST_ORDER
-from nanogpt.evaluation.breakdown import Grouping, breakdown, frequency_grouping, text_groupings
+from nanogpt.evaluation.breakdown import Grouping, breakdown, context_grouping, frequency_grouping, text_groupings
 from nanogpt.evaluation.calibration import fit_temperature, reliability
 from nanogpt.evaluation.comparison import bits_interval
-from nanogpt.evaluation.evaluate import Evaluation, evaluate, split_logits
+from nanogpt.evaluation.evaluate import Evaluation, context_losses, evaluate, split_logits
+from nanogpt.evaluation.metrics import bits
 from nanogpt.evaluation.ngram import NGram, divergences, fit_ngram
 from nanogpt.model.checkpoint import Checkpoint
 from nanogpt.model.gpt import GPT
@@ -20,22 +21,36 @@ from nanogpt.text.corpus import Corpus, Split
 
 
 @dataclass(frozen=True)
-class ScoredTexts:
-    """The texts that every model is scored on, and what does not depend on the model, by domain."""
+class ScoredText:
+    """A text that models are scored on, and what does not depend on the model."""
 
-    tests: Mapping[str, Split]
-    temperature_texts: Mapping[str, Split]      # where temperatures are fitted, from the validation text
-    groupings: Mapping[str, list[Grouping]]     # of the characters of the test text
-    ngrams: Mapping[str, NGram]                 # counted in the training text
+    split: Split
+    groupings: list[Grouping]
+
+
+@dataclass(frozen=True)
+class ScoredTexts:
+    """The texts that every model is scored on, by domain."""
+
+    whole: Mapping[str, ScoredText]             # the test splits
+    sample: Mapping[str, ScoredText]            # as many characters of them as the configuration says, from everywhere
+    temperature_texts: Mapping[str, Split]      # where temperatures are fitted, from the validation splits
+    ngrams: Mapping[str, NGram]                 # counted in the training splits
+
+    def tests(self, *, whole: bool) -> dict[str, Split]:
+        return {name: text.split for name, text in (self.whole if whole else self.sample).items()}
 
 
 def scored_texts(corpora: Mapping[str, Corpus], config: Config) -> ScoredTexts:
     """Prepare the texts of all domains, once for all models."""
-    tests = {name: corpus.test.head(config.analysis.eval_characters) for name, corpus in corpora.items()}
+    analysis = config.analysis
+    whole = {name: ScoredText(corpus.test, text_groupings(corpus.test)) for name, corpus in corpora.items()}
+    samples = {name: corpus.test.spread(analysis.eval_characters) for name, corpus in corpora.items()}
     return ScoredTexts(
-        tests,
-        {name: corpus.validation.head(config.analysis.temperature_characters) for name, corpus in corpora.items()},
-        {name: text_groupings(split, config.model.block_size) for name, split in tests.items()},
+        whole,
+        {name: whole[name] if split is whole[name].split else ScoredText(split, text_groupings(split))
+         for name, split in samples.items()},
+        {name: corpus.validation.spread(analysis.temperature_characters) for name, corpus in corpora.items()},
         {name: fit_ngram(corpus.train, HIGHEST_ORDER) for name, corpus in corpora.items()})
 
 
@@ -49,22 +64,33 @@ class DomainScores:
     bits_N: Tensor          # of each character, with its escape bits
 
 
-def score_domains(model: GPT, checkpoint: Checkpoint, texts: ScoredTexts, source: Row) -> Iterator[DomainScores]:
-    """Yield the scores on each domain's text; `source` are the columns that name the model.
+def score_domains(model: GPT, checkpoint: Checkpoint, texts: ScoredTexts, source: Row, *,
+                  whole: bool) -> Iterator[DomainScores]:
+    """Yield the scores on each domain's text, in full or on the sample; `source` are the columns that name the model.
 
     The temperature and the divergences from n-grams are those of the validation text; all else is test.
     """
-    for target, split in texts.tests.items():
-        temperature_text, key = texts.temperature_texts[target], source | {"target": target}
+    for target, text in (texts.whole if whole else texts.sample).items():
+        split, temperature_text = text.split, texts.temperature_texts[target]
+        key = source | {"target": target}
         logits_NV = split_logits(model, temperature_text)
         result = evaluate(model, checkpoint, split, fit_temperature(logits_NV, temperature_text.ids_N))
         row = key | result.row() | bits_interval(result.bits_N, split)
         if checkpoint.domain in texts.ngrams:
             row |= divergences(logits_NV, temperature_text, texts.ngrams[checkpoint.domain])
-        groupings = [*texts.groupings[target], frequency_grouping(split, checkpoint.character_counts_V)]
-        yield DomainScores(
-            row, [key | group for group in breakdown(result.scores.loss_N, result.bits_N, groupings)],
-            [key | bin_row for bin_row in reliability_rows(result)], result.bits_N)
+        groupings = [*text.groupings, frequency_grouping(split, checkpoint.character_counts_V)]
+        parts = [*breakdown(result.scores.loss_N, result.bits_N, groupings), *by_context(model, temperature_text)]
+        yield DomainScores(row, [key | part for part in parts],
+                           [key | bin_row for bin_row in reliability_rows(result)], result.bits_N)
+
+
+def by_context(model: GPT, split: Split) -> Iterator[Row]:
+    """Yield the loss by how many characters were read before, of all targets of the windows: few before, many before.
+
+    What is scored has always many before it where the text has.
+    """
+    nats_N, before_N = context_losses(model, split)
+    return breakdown(nats_N, bits(1.0) * nats_N.double(), [context_grouping(before_N, model.config.block_size)])
 
 
 def reliability_rows(result: Evaluation) -> Iterator[Row]:

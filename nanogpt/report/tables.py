@@ -13,7 +13,7 @@ from nanogpt.config import STAGE_SHARES, settings
 
 TABLES = ("corpora", "training", "zero_shot", "generations", "top_characters", "transfer_curves", "transfers", "trials",
           "transfer_measures", "stage_comparisons", "attribution", "breakdown", "reliability", "baselines", "distances",
-          "leakage", "comparisons", "specialisation", "writing", "attribution_summary", "faithfulness",
+          "leakage", "comparisons", "zero_shot_means", "specialisation", "writing", "attribution_summary", "faithfulness",
           "deletion_curves", "method_agreement", "attribution_domains", "attribution_words")
 STAGE_ORDER = (*STAGE_SHARES, "scratch")
 

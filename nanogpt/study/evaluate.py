@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
+import torch
 from torch import Tensor
 
 from nanogpt.config import STRONGEST_COUNTS, Row
 from nanogpt.evaluation import baselines
-from nanogpt.evaluation.comparison import comparisons, specialisation
+from nanogpt.evaluation.comparison import comparisons, specialisation, zero_shot_means
 from nanogpt.evaluation.generations import generations, writing_rows
 from nanogpt.evaluation.rows import ScoredTexts, score_domains, scored_texts
 from nanogpt.report.findings import ahead_findings, author_findings
@@ -27,24 +29,28 @@ LOSS_KEYS = ("bits_per_byte", "bits_per_byte_low", "bits_per_byte_high", "nats_p
              "unseen_share", "unseen_loss_share", "uniform_divergence_nats", "unigram_divergence_nats",
              "bigram_divergence_nats")
 
-CharacterBits = dict[tuple[str, str], dict[str, Tensor]]
-"""(source, stage) to target to the bits of each character."""
+CharacterBits = dict[tuple[str, str, int], dict[str, Tensor]]
+"""(source, stage, seed) to target to the bits of each character."""
+WHOLE = "final"
+"""The stage whose models are scored on whole test splits; others are scored on the sample."""
 
 
 def evaluate_models(study: Study) -> None:
     """Score each model on each domain's test text, in one run per domain; then compare all with all."""
     texts, bits = scored_texts(study.corpora, study.config), CharacterBits()
     warn_of_unknown(study.models[0].checkpoint.vocabulary, (prompt for _, prompt in study.prompts))
-    for domain in dict.fromkeys(model.domain for model in study.models):
-        evaluate_domain([model for model in study.models if model.domain == domain], texts, study, bits)
+    for domain, seed in dict.fromkeys((model.domain, model.seed) for model in study.models):
+        evaluate_training([model for model in study.models if (model.domain, model.seed) == (domain, seed)], texts,
+                          study, bits)
     compare(bits, texts, study)
     compare_writing(study)
 
 
-def evaluate_domain(models: Sequence[StudiedModel], texts: ScoredTexts, study: Study, bits: CharacterBits) -> None:
-    """Score the models of one domain in a run; the bits of each character are kept to be compared."""
-    config, tables, domain = study.config, Tables(), models[0].domain
-    with open_run(f"evaluate {domain} · {study.label}", config, phase="evaluate", domain=domain,
+def evaluate_training(models: Sequence[StudiedModel], texts: ScoredTexts, study: Study, bits: CharacterBits) -> None:
+    """Score the models of one domain and seed in a run; the bits of each character are kept to be compared."""
+    tables, domain, seed = Tables(), models[0].domain, models[0].seed
+    config = study.config if seed < 0 else replace(study.config, seed=seed)
+    with open_run(f"evaluate {domain} · {config.preset} · seed {config.seed}", config, phase="evaluate", domain=domain,
                   vocabulary_sha256=models[0].checkpoint.vocabulary.sha256) as run:
         study.tables.links[run.name] = run.link
         run.datasets(map(text_dataset, study.corpora.values()), "test")
@@ -68,13 +74,13 @@ def score_model(model: StudiedModel, texts: ScoredTexts, study: Study, tables: T
     Details, the bits of each character and generations are those of a stage.
     """
     network, losses = model.build(study.config), []
-    for scores in score_domains(network, model.checkpoint, texts, model.row):
+    for scores in score_domains(network, model.checkpoint, texts, model.row, whole=WHOLE in model.stages):
         target = scores.row["target"]
         tables.add("zero_shot", [scores.row])
         if model.stage:
             tables.add("breakdown", scores.breakdown)
             tables.add("reliability", scores.reliability)
-            bits.setdefault((model.domain, model.stage), {})[target] = scores.bits_N
+            bits.setdefault((model.domain, model.stage, model.seed), {})[target] = scores.bits_N
         losses.append(f"{target} {scores.row['bits_per_byte']:.3f}")
         yield scores.row
     if model.stage:
@@ -94,17 +100,39 @@ def compare(bits: CharacterBits, texts: ScoredTexts, study: Study) -> None:
 
 
 def fill_comparisons(bits: CharacterBits, texts: ScoredTexts, study: Study, tables: Tables) -> None:
-    counted = {name: baselines.counted_bits(texts.ngrams[name], split) for name, split in texts.tests.items()}
+    tests = texts.tests(whole=True)
+    counted = {name: baselines.counted_bits(texts.ngrams[name], split) for name, split in tests.items()}
     for name, corpus in study.corpora.items():
-        tables.add("baselines", baselines.baseline_rows(corpus, texts.tests[name], counted[name]))
+        tables.add("baselines", baselines.baseline_rows(corpus, tests[name], counted[name]))
     tables.add("distances", baselines.distance_rows(study.corpora))
     tables.add("leakage", baselines.leakage_rows(study.corpora))
-    for stage in dict.fromkeys(stage for _, stage in bits):
-        by_domain = {domain: by_target for (domain, at), by_target in bits.items() if at == stage}
-        by_target = {target: {domain: of[target] for domain, of in by_domain.items()}
-                     | {STRONGEST_COUNTS: counted[target][STRONGEST_COUNTS]} for target in study.corpora}
-        tables.add("comparisons", comparisons(by_target, texts.tests, stage))
+    for stage in dict.fromkeys(stage for _, stage, _ in bits):
+        scored = texts.tests(whole=stage == WHOLE)
+        losses = losses_of(stage, bits, scored)
+        tables.add("zero_shot_means", zero_shot_means(losses, scored, stage))
+        if stage == WHOLE:
+            losses = {target: by_model | {STRONGEST_COUNTS: like(counted[target][STRONGEST_COUNTS], by_model)}
+                      for target, by_model in losses.items()}
+        tables.add("comparisons", comparisons(losses, scored, stage))
     tables.add("specialisation", specialisation(study.tables.rows["zero_shot"]))
+
+
+def losses_of(stage: str, bits: CharacterBits, targets: Iterable[str]) -> dict[str, dict[str, Tensor]]:
+    """Give target to source to the bits (S, N) of each character under each seed's model of a stage.
+
+    Where sources have different seeds, as many of each as the one with fewest has.
+    """
+    sources = dict.fromkeys(source for source, at, _ in bits if at == stage)
+    every = {source: sorted(seed for name, at, seed in bits if (name, at) == (source, stage)) for source in sources}
+    fewest = min(map(len, every.values()))
+    seeds = {source: known[:fewest] for source, known in every.items()}
+    return {target: {source: torch.stack([bits[source, stage, seed][target] for seed in seeds[source]])
+                     for source in sources} for target in targets}
+
+
+def like(bits_N: Tensor, by_model: Mapping[str, Tensor]) -> Tensor:
+    """Repeat what has no seed as often as the models have seeds."""
+    return bits_N.expand(len(next(iter(by_model.values()))), -1)
 
 
 def log_comparisons(run: TrackedRun, tables: Tables) -> None:
@@ -118,7 +146,8 @@ def log_comparisons(run: TrackedRun, tables: Tables) -> None:
 def compare_writing(study: Study) -> None:
     """Score every generation under the last model of every domain, in a run of its own."""
     config = study.config
-    last = {model.domain: model for model in study.models if model.stage}     # steps ascend
+    last = {model.domain: model for model in study.models
+            if model.stage and model.seed == study.models[0].seed}      # steps ascend
     with open_run(f"writing · {study.label}", config, phase="writing") as run:
         study.tables.links[run.name], tables = run.link, Tables()
         scorers = [(model.build(config), model.checkpoint) for model in last.values()]

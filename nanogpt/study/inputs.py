@@ -39,6 +39,11 @@ class StudiedModel:
         return self.checkpoint.domain
 
     @property
+    def seed(self) -> int:
+        """Give the seed of its training; -1 where it is not known."""
+        return int(self.checkpoint.notes.get("seed", -1))
+
+    @property
     def stage(self) -> str:
         """Give the latest of its stages, by which tables name it, or ''."""
         return self.stages[-1] if self.stages else ""
@@ -51,7 +56,7 @@ class StudiedModel:
     @property
     def row(self) -> Row:
         """Give the columns that name it in tables."""
-        return {"source": self.domain, "step": self.checkpoint.step, "stage": self.stage}
+        return {"source": self.domain, "training_seed": self.seed, "step": self.checkpoint.step, "stage": self.stage}
 
     def build(self, config: Config) -> GPT:
         return build_model(self.checkpoint, config)
@@ -137,9 +142,11 @@ def domain_prompts(corpora: Mapping[str, Corpus]) -> list[tuple[str, str]]:
     """
     prompts = []
     for name, corpus in corpora.items():
-        text = corpus.test.text
+        pieces = corpus.test.pieces
         for k in range(PROMPTS_PER_DOMAIN):
-            at = len(text) * k // PROMPTS_PER_DOMAIN
+            piece = pieces[len(pieces) * k // PROMPTS_PER_DOMAIN]
+            text = corpus.test.text[piece.begin:piece.end]
+            at = len(text) * k // PROMPTS_PER_DOMAIN if len(pieces) < PROMPTS_PER_DOMAIN else 0
             begin = text.find(" ", at, at + PROMPT_CHARACTERS) + 1 or at
             if prompt := text[begin:begin + PROMPT_CHARACTERS].strip():
                 prompts.append((name, prompt))

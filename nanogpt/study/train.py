@@ -139,7 +139,7 @@ def open_training(corpus: Corpus, config: Config, study: Study, parent: str) -> 
             training.state = kept_state(run)
             training.models = {model.checkpoint.step: model for model in logged_before(run)}
             kept = training.state.step if training.state else config.train.max_steps
-            training.rows = [{"domain": corpus.name, "seed": config.seed} | row for row in run.history(METRICS)
+            training.rows = [{"domain": corpus.name, "training_seed": config.seed} | row for row in run.history(METRICS)
                              if row["step"] <= kept]
         if not training.rows:
             run.datasets([text_dataset(corpus)], "training")
@@ -176,14 +176,14 @@ def log_records(tracked: Sequence[TrackedTraining], records: Sequence[Progress])
     """Log where each training stands, and its checkpoint where there is one."""
     scores = validation_scores(tracked, records)
     for training, progress, score in zip(tracked, records, scores, strict=True):
-        row = {"domain": training.corpus.name, "seed": training.config.seed, "step": progress.step,
+        row: Row = {"domain": training.corpus.name, "training_seed": training.config.seed, "step": progress.step,
                "seconds": progress.seconds, "characters_per_second": progress.characters_per_second,
                "loss_nats": progress.loss_nats, "learning_rate_factor": progress.rate_factor} | score
         if progress.checkpoint and not is_logged(progress.checkpoint, training.models):
             training.models[progress.step] = log_checkpoint(progress.checkpoint, row, training)
-        model = training.models[progress.step] if progress.checkpoint else None
+        model_id = training.models[progress.step].model_id if progress.checkpoint else None
         training.run.metrics({key: row[column] for column, key in METRICS.items() if row[column] is not None},
-                             progress.step, model and model.model_id, model and text_dataset(training.corpus))
+                             progress.step, model_id, text_dataset(training.corpus) if model_id else None)
         training.rows.append(row)
 
 
@@ -246,7 +246,7 @@ def is_logged(checkpoint: Checkpoint, models: Mapping[int, StudiedModel]) -> boo
 
 def validation_split(corpus: Corpus, config: Config) -> Split:
     """Give the validation text that a training's checkpoints are scored on."""
-    return corpus.validation.head(config.analysis.eval_characters)
+    return corpus.validation.spread(config.analysis.eval_characters)
 
 
 def progress_line(rows: Sequence[Row], progress: Progress) -> str:

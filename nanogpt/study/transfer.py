@@ -161,5 +161,5 @@ def score_tests(cell: TransferCell, adapted: Checkpoint | None, config: Config, 
 
 
 def loss_on_test(checkpoint: Checkpoint, corpus: Corpus, config: Config) -> float:
-    split = corpus.test.head(config.analysis.eval_characters)
+    split = corpus.test.spread(config.analysis.eval_characters)
     return evaluate(build_model(checkpoint, config), checkpoint, split).bits_per_byte

@@ -215,7 +215,7 @@ def register_cell(logged: LoggedCell, config: Config) -> None:
     if cell.model.stage == "scratch" or not math.isfinite(best.loss):
         return
     adapted, uri = best.adapted, cell.model.uri
-    split = cell.target.validation.head(config.transfer.curve_characters)
+    split = cell.target.validation.spread(config.transfer.curve_characters)
     tags = {"parent": registry.version_of(uri).uri if uri.startswith("models:/") else uri, "stage": cell.model.stage,
             "shots": str(cell.shots), "learning_rate": f"{best.learning_rate:.6g}", "preset": config.preset,
             "vocabulary_sha256": adapted.vocabulary.sha256, **score_tags(cell.target.name, split, best.loss)}

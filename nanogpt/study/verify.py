@@ -69,7 +69,7 @@ def scored_split(version: Version, checkpoint: Checkpoint, config: Config) -> Sp
         corpora[JOINT] = joint_corpus(corpora)
     require(tag["domain"] in corpora, f"domains of the run must be among those that the version was {SCORED_ON}",
             tag["domain"])
-    split = corpora[tag["domain"]].validation.head(int(tag["characters"] or 0))
+    split = corpora[tag["domain"]].validation.spread(int(tag["characters"] or 0))
     require(tag["digest"] in (None, digest_of(split)), f"text of {tag['domain']!r} must be the one that the version "
             f"was {SCORED_ON}, sha256:{tag['digest']}", f"sha256:{digest_of(split)}")
     return split

@@ -1,14 +1,16 @@
-"""Each domain's text as ids, cut into train, validation and test; batches and windows.
+"""Each domain's text as ids, cut into train, validation and test.
 
-Shape suffixes: B rows of a batch, T positions, N characters of a text, V characters of the vocabulary.
+Shape suffixes: N characters of a text, C characters of context, V characters of the vocabulary.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import accumulate
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,18 +18,33 @@ from torch import Tensor
 from nanogpt.config import JOINT, DataConfig
 from nanogpt.errors import require
 from nanogpt.text.sources import DomainText
+from nanogpt.text.splits import Cut, Stretch, contiguous_cut, document_cut, spread_cut
 from nanogpt.text.vocabulary import UNKNOWN, Vocabulary
 
 SPLITS = ("train", "validation", "test")
+LEAST_SCORED = 64
+"""Characters that are scored of a piece at the least: what is read before them is as much again."""
+LEAST_DOCUMENTS = 8
+"""With fewer, whole documents in validation and test would be one or two."""
+
+
+class Piece(NamedTuple):
+    """Characters `begin` to `end` of a split, which stood together in their text."""
+
+    begin: int
+    end: int
+    unit: int               # pieces of one unit vary together: intervals count units
+    context_C: Tensor       # ids of what stood before them: read, never scored here
 
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """A contiguous stretch of a text, as characters and as ids."""
+    """A part of a text in one or more pieces, one after the other, as characters and as ids."""
 
     text: str = field(repr=False)
     ids_N: Tensor = field(repr=False)
     vocabulary: Vocabulary
+    pieces: tuple[Piece, ...] = field(repr=False)
 
     def __len__(self) -> int:
         return len(self.text)
@@ -46,16 +63,73 @@ class Split:
         """UTF-8 bytes of each unknown character, 0 for a known one."""
         return self.bytes_N * (self.ids_N == UNKNOWN)
 
-    def head(self, characters: int) -> Split:
-        """Return its first `characters`; 0: all."""
+    @cached_property
+    def units_N(self) -> Tensor:
+        """The unit of each character."""
+        lengths = torch.tensor([piece.end - piece.begin for piece in self.pieces])
+        return torch.tensor([piece.unit for piece in self.pieces]).repeat_interleave(lengths)
+
+    @cached_property
+    def previous_N(self) -> Tensor:
+        """The id before each character: of its context at the begin of a piece, the start where there is none."""
+        before_N = self.ids_N.roll(1)
+        for piece in self.pieces:
+            if piece.begin < len(before_N):
+                before_N[piece.begin] = piece.context_C[-1] if len(piece.context_C) else self.vocabulary.start_id
+        return before_N
+
+    def spread(self, characters: int) -> Split:
+        """Return about `characters` of it, an equal number from the begin of evenly spaced pieces; 0: all."""
         if not 0 < characters < len(self):
             return self
-        return Split(self.text[:characters], self.ids_N[:characters], self.vocabulary)
+        longest = max(piece.end - piece.begin for piece in self.pieces)
+        size = min(longest, max(LEAST_SCORED, -(-characters // len(self.pieces))))
+        count = min(len(self.pieces), max(1, round(characters / size)))
+        chosen = [self.pieces[len(self.pieces) * k // count] for k in range(count)]
+        return self.part([piece._replace(end=min(piece.end, piece.begin + size)) for piece in chosen])
+
+    def share(self, number: int, shares: int) -> Split:
+        """Return every so many-th piece of it from piece `number` on; of a text with fewer pieces that share of it."""
+        if len(self.pieces) >= shares:
+            return self.part(self.pieces[number::shares])
+        begin, end = (len(self) * k // shares for k in (number, number + 1))
+        return self.part([Piece(begin, end, 0, self.ids_N[:0])])
+
+    def part(self, pieces: Sequence[Piece]) -> Split:
+        """Return the split of some of its pieces, or of parts of them that begin where they do."""
+        ends = list(accumulate(piece.end - piece.begin for piece in pieces))
+        return Split("".join(self.text[piece.begin:piece.end] for piece in pieces),
+                     torch.cat([self.ids_N[:0], *(self.ids_N[piece.begin:piece.end] for piece in pieces)]),
+                     self.vocabulary,
+                     tuple(piece._replace(begin=end - piece.end + piece.begin, end=end)
+                           for piece, end in zip(pieces, ends, strict=True)))
 
 
 def make_split(text: str, vocabulary: Vocabulary) -> Split:
-    """Encode `text`."""
-    return Split(text, vocabulary.encode(text), vocabulary)
+    """Encode `text`, in one piece."""
+    ids_N = vocabulary.encode(text)
+    return Split(text, ids_N, vocabulary, (Piece(0, len(text), 0, ids_N[:0]),))
+
+
+def split_of(text: str, stretches: Sequence[Stretch], vocabulary: Vocabulary, context: int) -> Split:
+    """Encode stretches of a text, each with up to `context` characters before it."""
+    parts = [text[stretch.begin:stretch.end] for stretch in stretches]
+    ends = list(accumulate(map(len, parts)))
+    pieces = tuple(Piece(end - len(part), end, stretch.unit,
+                         vocabulary.encode(text[max(stretch.context, stretch.begin - context):stretch.begin]))
+                   for part, end, stretch in zip(parts, ends, stretches, strict=True))
+    joined = "".join(parts)
+    return Split(joined, vocabulary.encode(joined), vocabulary, pieces)
+
+
+def joined(splits: Sequence[Split]) -> Split:
+    """Return some splits as one; their units stay different."""
+    texts, pieces, units = [split.text for split in splits], list[Piece](), 0
+    for split, base in zip(splits, accumulate(map(len, texts), initial=0), strict=False):
+        pieces += [Piece(base + piece.begin, base + piece.end, units + piece.unit, piece.context_C)
+                   for piece in split.pieces]
+        units += 1 + max((piece.unit for piece in split.pieces), default=0)
+    return Split("".join(texts), torch.cat([split.ids_N for split in splits]), splits[0].vocabulary, tuple(pieces))
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,116 +168,58 @@ class Corpus:
                 "unknown_share": float(unknown_N.double().mean())}
 
 
-def cut(text: str, shares: Sequence[float] = (0.9, 0.05)) -> tuple[str, str, str]:
-    """Return contiguous train, validation and test: the first 90 %, the next 5 %, the rest."""
-    first = int(len(text) * shares[0])
-    second = int(len(text) * (shares[0] + shares[1]))
-    return text[:first], text[first:second], text[second:]
-
-
-def clip_bytes(text: str, limit: int) -> str:
-    """Return the longest head of `text` with at most `limit` UTF-8 bytes."""
-    return text.encode()[:limit].decode(errors="ignore")
-
-
 def make_corpora(texts: Sequence[DomainText], config: DataConfig, block_size: int,
                  vocabulary: Vocabulary | None = None) -> dict[str, Corpus]:
     """Return corpora by name, in the order of `texts`, under one vocabulary: theirs, unless it is given.
 
-    UserError where a domain is named twice, a text is too short (each split must hold block_size + 1 characters) or
-    no character is frequent enough for the vocabulary.
+    UserError where a domain is named twice, a text is too short (each split must hold block_size + 1 characters), has
+    too few documents to keep them apart, or no character is frequent enough for the vocabulary.
     """
     names = [text.name for text in texts]
     require(len(set(names)) == len(names), "domains must differ in name", names)
-    cuts = equal_cuts(texts, block_size) if config.equal_bytes else whole_cuts(texts, block_size)
+    smallest = min(texts, key=lambda text: text.n_bytes)
+    cuts = {text.name: cut(text, smallest if config.equal_bytes else text, config.split, block_size)
+            for text in sorted(texts, key=lambda text: text.n_bytes)}       # so that a short text is blamed itself
     if vocabulary is None:
-        vocabulary = Vocabulary.of((parts[0] for parts in cuts.values()), config.min_count)
+        learnt = (text.text[stretch.begin:stretch.end] for text in texts for stretch in cuts[text.name].train)
+        vocabulary = Vocabulary.of(learnt, config.min_count)
         require(len(vocabulary) > 1, "min_count must be reached by a character of the training texts", config.min_count)
-    return {text.name: Corpus(text, *(make_split(part, vocabulary) for part in cuts[text.name])) for text in texts}
+    return {text.name: Corpus(text, *(split_of(text.text, part, vocabulary, block_size) for part in cuts[text.name]))
+            for text in texts}
 
 
-def whole_cuts(texts: Sequence[DomainText], block_size: int) -> dict[str, tuple[str, str, str]]:
-    """Return the splits of each whole text. UserError where one is too short."""
-    cuts = {text.name: cut(text.text) for text in texts}
-    for name, parts in cuts.items():
-        require_length(f"domain {name!r}", parts, block_size)
-    return cuts
-
-
-def equal_cuts(texts: Sequence[DomainText], block_size: int) -> dict[str, tuple[str, str, str]]:
-    """Return the splits of each text, cut to the bytes of the smallest. UserError where that one is too short.
+def cut(text: DomainText, smallest: DomainText, way: str, block_size: int) -> Cut:
+    """Cut a text, of which as many bytes are used as `smallest` has. UserError where a split holds no window.
 
     Of as many bytes a text of another alphabet may have too few characters: then it says which domain cut it.
     """
-    smallest = min(texts, key=lambda text: text.n_bytes)
-    require_length(f"domain {smallest.name!r}", cut(smallest.text), block_size)
-    cuts = {text.name: cut(clip_bytes(text.text, smallest.n_bytes)) for text in texts}
-    for name, parts in cuts.items():
-        require_length(f"domain {name!r}, cut to the {smallest.n_bytes} bytes of domain {smallest.name!r} by "
-                       "equal_bytes,", parts, block_size)
-    return cuts
-
-
-def require_length(domain: str, parts: Sequence[str], block_size: int) -> None:
-    """Raise UserError where a split does not hold a window; `domain` is how the message names it."""
-    rule = (f"each split of {domain} must have more than block_size = {block_size} characters "
-            f"(a text of about {20 * block_size + 40} or more)")
-    shortest = min(map(len, parts))
-    require(shortest > block_size, rule, shortest)
+    length, used = text.n_characters, text.n_characters
+    if text is not smallest:
+        used = min(length, length * smallest.n_bytes // text.n_bytes)
+    if way == "contiguous":
+        stretches = contiguous_cut(length, used)
+    elif way == "documents":
+        require(len(text.document_starts) >= LEAST_DOCUMENTS,
+                f"documents of domain {text.name!r} must be at least {LEAST_DOCUMENTS} for split=documents",
+                len(text.document_starts))
+        stretches = document_cut(text.document_starts, length, used)
+    else:
+        stretches = spread_cut(length, used, block_size)
+    whose = "" if used == length else (f", cut to the {smallest.n_bytes} bytes of domain {smallest.name!r} by "
+                                       "equal_bytes,")
+    shortest = min(sum(stretch.end - stretch.begin for stretch in part) for part in stretches)
+    require(shortest > block_size,
+            f"each split of domain {text.name!r}{whose} must have more than block_size = {block_size} characters "
+            f"(a text of about {20 * block_size + 40} or more)", shortest)
+    return stretches
 
 
 def joint_corpus(corpora: Mapping[str, Corpus]) -> Corpus:
-    """Return all domains together, an equal share of each: the head of every split, as much as of one domain."""
-    parts = ["".join(text[:len(text) // len(corpora)] for text in (getattr(corpus, name).text
-                                                                   for corpus in corpora.values())) for name in SPLITS]
-    text, sources = "".join(parts), [corpus.source for corpus in corpora.values()]
+    """Return all domains together, an equal share of each one's splits, in all as much as of one domain."""
+    parts = [joined([getattr(corpus, name).share(number, len(corpora)) for number, corpus in
+                     enumerate(corpora.values())]) for name in SPLITS]
+    text, sources = "".join(part.text for part in parts), [corpus.source for corpus in corpora.values()]
     origin = "; ".join(dict.fromkeys(source.origin for source in sources))
     licence = "; ".join(dict.fromkeys(source.licence for source in sources))
     digest, size = hashlib.sha256(text.encode()).hexdigest(), len(text.encode())
-    vocabulary = next(iter(corpora.values())).vocabulary
-    return Corpus(DomainText(JOINT, text, "joint", origin, licence, digest, size),
-                  *(make_split(part, vocabulary) for part in parts))
-
-
-def exact_windows(split: Split, block_size: int, rows: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Return inputs and targets (<= rows, <= block_size): every character is a target exactly once, in order.
-
-    With block_size 4 and the text "ABCDEF", ⏎ standing for `Vocabulary.start_id`:
-
-        inputs  ⏎ABC  DE
-        targets ABCD  EF
-    """
-    targets_N = split.ids_N
-    start = torch.tensor([split.vocabulary.start_id])
-    inputs_N = torch.cat((start, targets_N[:-1])) if len(targets_N) else targets_N
-    whole = len(targets_N) // block_size * block_size
-    if whole:
-        yield from zip(inputs_N[:whole].view(-1, block_size).split(rows),
-                       targets_N[:whole].view(-1, block_size).split(rows), strict=True)
-    if whole < len(targets_N):
-        yield inputs_N[None, whole:], targets_N[None, whole:]
-
-
-def batch_offsets(n: int, block_size: int, batch_size: int, steps: int, seed: int) -> Tensor:
-    """Return where the windows of each step begin, (steps, B): from the arguments alone, so a training can resume.
-
-    An epoch reads the n > block_size characters once, in shuffled windows of block_size from a random phase on; what
-    does not fill a window at either end waits for an epoch with another phase.
-    """
-    require(n > block_size, f"text must have more than block_size = {block_size} characters", n)
-    generator = torch.Generator().manual_seed(seed)
-    epochs: list[Tensor] = []
-    missing = steps * batch_size
-    last = n - block_size - 1
-    while missing > 0:
-        phase = int(torch.randint(min(block_size, last + 1), (), generator=generator))
-        starts = torch.arange(phase, last + 1, block_size)
-        epochs.append(starts[torch.randperm(len(starts), generator=generator)])
-        missing -= len(starts)
-    return torch.cat([*epochs, torch.empty(0, dtype=torch.int64)])[: steps * batch_size].view(steps, batch_size)
-
-
-def windows_at(ids_N: Tensor, offsets_B: Tensor, block_size: int) -> tuple[Tensor, Tensor]:
-    """Return inputs and targets (B, T) of the windows that begin at `offsets_B`."""
-    window_BT = ids_N[offsets_B[:, None] + torch.arange(block_size + 1, device=ids_N.device)]
-    return window_BT[:, :-1], window_BT[:, 1:]
+    return Corpus(DomainText(JOINT, text, "joint", origin, licence, digest, size), *parts)

@@ -101,6 +101,7 @@ class DomainText:
     licence: str
     raw_sha256: str
     raw_bytes: int
+    document_starts: tuple[int, ...] = (0,)
 
     @cached_property
     def sha256(self) -> str:

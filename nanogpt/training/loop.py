@@ -18,7 +18,8 @@ from nanogpt.errors import UserError, require
 from nanogpt.model.checkpoint import Checkpoint, atomic_path, weights_of
 from nanogpt.model.device import random_stream, resolve_device, training_type
 from nanogpt.model.gpt import GPT
-from nanogpt.text.corpus import Corpus, batch_offsets, windows_at
+from nanogpt.text.corpus import Corpus
+from nanogpt.text.windows import batch_offsets, windows_at
 from nanogpt.training.optimizer import make_optimizers, set_rate_factor
 from nanogpt.training.schedule import checkpoint_steps, rate_factor
 from nanogpt.training.stacked import cut_members, join_members, map_tensors, stack

@@ -18,8 +18,9 @@ from nanogpt.evaluation.evaluate import mean_losses, stacked_losses
 from nanogpt.model.checkpoint import Checkpoint
 from nanogpt.model.device import resolve_device, training_type
 from nanogpt.model.gpt import GPT
-from nanogpt.text.corpus import Corpus, Split, batch_offsets
+from nanogpt.text.corpus import Corpus, Split
 from nanogpt.text.vocabulary import Vocabulary
+from nanogpt.text.windows import batch_offsets
 from nanogpt.training.optimizer import set_rate_factor
 from nanogpt.training.schedule import evenly_spaced_steps, rate_factor
 from nanogpt.training.stacked import MemberAdam, stack, weights_of_member
@@ -116,7 +117,7 @@ def shown_to(members: Sequence[FineTuning], shots: int) -> Tensor:
 
 def validation_losses(model: GPT, members: Sequence[FineTuning], characters: int) -> list[tuple[float, float]]:
     """Score each member on the head of its target's validation text, in bits per byte and nats per character."""
-    splits = [member.target.validation.head(characters) for member in members]
+    splits = [member.target.validation.spread(characters) for member in members]
     return [mean_losses(nats_N, split) for nats_N, split in zip(stacked_losses(model, splits), splits, strict=True)]
 
 

@@ -14,7 +14,7 @@ from nanogpt.text.vocabulary import Vocabulary
 
 @pytest.mark.parametrize("block_size", [1, 2, 12, 32])
 def test_groups_add_up_to_the_text(trained: Checkpoint, corpora: dict[str, Corpus], block_size: int) -> None:
-    split = corpora["wikipedia"].test.head(700)
+    split = corpora["wikipedia"].test.spread(700)
     result = evaluate(trained.build(), trained, split)
     groupings = [*text_groupings(split, block_size), frequency_grouping(split, trained.character_counts_V)]
     for grouping in groupings:

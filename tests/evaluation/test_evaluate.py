@@ -63,9 +63,9 @@ def test_the_size_of_a_batch_changes_nothing(model: GPT, split: Split, character
 
 @pytest.mark.parametrize("length", [1, 31, 32, 33])
 def test_texts_around_the_length_of_the_context(model: GPT, trained: Checkpoint, split: Split, length: int) -> None:
-    result = evaluate(model, trained, split.head(length))
+    result = evaluate(model, trained, split.spread(length))
     assert result.n_characters == len(result.scores.loss_N) == length
-    torch.testing.assert_close(result.scores.loss_N, one_at_a_time(model, split.head(length)), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(result.scores.loss_N, one_at_a_time(model, split.spread(length)), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("training", [True, False])

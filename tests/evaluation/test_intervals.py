@@ -1,87 +1,112 @@
-"""Intervals cover what they promise on autocorrelated losses; arch and statsmodels agree."""
+"""Intervals cover what they promise where values of a cluster vary together; statsmodels and scipy agree."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-from arch.bootstrap import CircularBlockBootstrap
-from numpy.typing import NDArray
-from scipy.signal import lfilter
+import statsmodels.api as sm
+from scipy import stats
 from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.sandwich_covariance import cov_cluster_2groups
 
-from nanogpt.evaluation.intervals import block_bootstrap, block_length, block_sums, holm
-
-
-def losses(rng: np.random.Generator, size: int, mean: float = 2.0) -> NDArray[np.float64]:
-    """Like those of a text: much noise of single characters on a level that drifts over dozens of them."""
-    drift = lfilter([1], [1, -0.95], rng.normal(size=size + 500))[500:] * (1 - 0.95**2) ** 0.5
-    return mean + rng.normal(size=size) + 0.5 * drift
+from nanogpt.evaluation.intervals import clustered_interval, holm
 
 
-def test_a_95_percent_interval_covers_the_truth_in_92_to_97_percent_of_texts() -> None:
+def clustered(rng: np.random.Generator, units: int, size: int = 20) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Bits and bytes of `units` pieces of about `size` characters; 3 bits per byte on average, each piece its own."""
+    lengths = rng.integers(size // 2, 2 * size, units)
+    ids = np.repeat(np.arange(units), lengths)
+    weights = rng.integers(1, 4, len(ids)).astype(float)
+    return (3 + rng.normal(size=units)[ids] + rng.normal(size=len(ids))) * weights, weights, ids
+
+
+def test_a_95_percent_interval_covers_the_truth_in_93_to_97_percent() -> None:
     rng, trials = np.random.default_rng(1), 1000
     covered = naive = 0
-    for seed in range(trials):
-        values = losses(rng, 12_000)
-        interval = block_bootstrap(values, np.ones(12_000), resamples=300, seed=seed)
-        covered += interval.low <= 2.0 <= interval.high
-        naive += abs(values.mean() - 2.0) <= 1.96 * values.std() / len(values) ** 0.5
-    assert 0.92 <= covered / trials <= 0.97
-    assert naive / trials < 0.6, "without blocks it would not"
+    for _ in range(trials):
+        values, weights, ids = clustered(rng, 30)
+        interval = clustered_interval(values, weights, ids)
+        covered += interval.low <= 3 <= interval.high
+        alone = clustered_interval(values, weights)
+        naive += alone.low <= 3 <= alone.high
+    assert 0.93 <= covered / trials <= 0.97
+    assert naive / trials < 0.6, "as if each character varied by itself it would not"
 
 
 def test_p_values_are_small_as_often_as_they_say() -> None:
     rng = np.random.default_rng(2)
-    p_values = [block_bootstrap(losses(rng, 6000, mean=0.0), np.ones(6000), resamples=300, seed=seed).p_value
-                for seed in range(400)]
-    assert 0.03 <= np.mean(np.asarray(p_values) < 0.05) <= 0.1
-    assert block_bootstrap(losses(rng, 6000, mean=1.0), np.ones(6000)).p_value == pytest.approx(1 / 1001)
+    p_values = []
+    for _ in range(600):
+        values, weights, ids = clustered(rng, 20)
+        p_values.append(clustered_interval(values - 3 * weights, weights, ids).p_value)
+    assert 0.03 <= np.mean(np.asarray(p_values) < 0.05) <= 0.075
 
 
-def test_the_spread_of_resamples_is_archs() -> None:
-    values = losses(np.random.default_rng(3), 4000)
-    interval = block_bootstrap(values, np.ones(4000), resamples=4000)
-    bootstrap = CircularBlockBootstrap(block_length(4000), values, seed=5)
-    low, high = bootstrap.conf_int(np.mean, 4000, method="percentile").ravel()
-    assert interval.high - interval.low == pytest.approx(high - low, rel=0.08)
-    assert interval.value == pytest.approx(values.mean())
+def test_crossed_clusters_cover_where_neither_kind_alone_does() -> None:
+    """As transfers: each source and each target has its own effect, and the mean is over all pairs."""
+    rng, trials, n = np.random.default_rng(3), 600, 7
+    sources, targets = (ids.ravel() for ids in np.meshgrid(np.arange(n), np.arange(n)))
+    covered = {"both": 0, "source": 0, "pairs": 0}
+    for _ in range(trials):
+        values = 1 + rng.normal(size=n)[sources] + rng.normal(size=n)[targets] + 0.5 * rng.normal(size=n * n)
+        for name, clusters in (("both", (sources, targets)), ("source", (sources,)), ("pairs", ())):
+            interval = clustered_interval(values, np.ones(n * n), *clusters)
+            covered[name] += interval.low <= 1 <= interval.high
+    assert 0.9 <= covered["both"] / trials <= 0.98
+    assert covered["source"] / trials < 0.87 and covered["pairs"] / trials < 0.7
 
 
-def test_a_paired_difference_is_surer_than_the_losses_themselves() -> None:
-    rng = np.random.default_rng(4)
-    first = losses(rng, 8000)
-    second = first + 0.05 + 0.1 * rng.normal(size=8000)
-    alone = block_bootstrap(first, np.ones(8000))
-    paired = block_bootstrap(second - first, np.ones(8000))
-    assert paired.high - paired.low < 0.3 * (alone.high - alone.low)
-    assert paired.low > 0 and paired.p_value < 0.01
+def test_one_kind_of_cluster_is_statsmodels() -> None:
+    values, weights, ids = clustered(np.random.default_rng(4), 12)
+    interval = clustered_interval(values, weights, ids)
+    fit = sm.WLS(values / weights, np.ones(len(values)), weights=weights).fit(
+        cov_type="cluster", cov_kwds={"groups": ids, "use_correction": False, "df_correction": True}, use_t=True)
+    error = float(fit.bse[0]) * (12 / 11) ** 0.5
+    half = float(stats.t.ppf(0.975, 11)) * error
+    assert interval.value == pytest.approx(float(fit.params[0])) and interval.units == 12
+    assert (interval.low, interval.high) == pytest.approx((interval.value - half, interval.value + half))
+    assert interval.p_value == pytest.approx(2 * float(stats.t.sf(abs(interval.value) / error, 11)))
 
 
-def test_a_ratio_is_that_of_the_sums_and_bytes_of_a_text_may_differ() -> None:
-    ratio = block_bootstrap([2.0, 4.0, 9.0], [1, 1, 3])
-    assert ratio.value == 3.0 and ratio.low <= 3.0 <= ratio.high
-    same = block_bootstrap(np.full(500, 6.0), np.full(500, 2.0))
-    assert (same.value, same.low, same.high) == (3.0, 3.0, 3.0)
+def test_two_kinds_are_statsmodels_two_way_variance() -> None:
+    rng = np.random.default_rng(5)
+    first, second = rng.integers(0, 9, 200), rng.integers(0, 6, 200)
+    values = rng.normal(size=9)[first] + rng.normal(size=6)[second] + rng.normal(size=200)
+    interval = clustered_interval(values, np.ones(200), first, second)
+    fit = sm.OLS(values, np.ones(200)).fit()
+    both, one, two = (float(part[0, 0]) for part in cov_cluster_2groups(fit, first, second, use_correction=False))
+    crossed = one + two - both
+    crossings = len({*zip(first, second, strict=True)})
+    variance = 9 / 8 * one + 6 / 5 * two - crossings / (crossings - 1) * crossed
+    half = float(stats.t.ppf(0.975, 5)) * variance**0.5
+    assert interval.units == 6 and interval.high - interval.value == pytest.approx(half)
 
 
-@pytest.mark.parametrize("length", [1, 3, 7])
-def test_block_sums_go_around_the_circle(length: int) -> None:
-    values = np.arange(7.0) ** 2
-    expected = [sum(values[(i + k) % 7] for k in range(length)) for i in range(7)]
-    assert block_sums(values, length).tolist() == expected
+def test_without_clusters_it_is_students_interval_of_a_mean() -> None:
+    values = np.random.default_rng(6).normal(size=9)
+    interval = clustered_interval(values, np.ones(9))
+    expected = stats.ttest_1samp(values, 0)
+    assert (interval.low, interval.high) == pytest.approx(tuple(expected.confidence_interval()))
+    assert interval.p_value == pytest.approx(float(expected.pvalue))
 
 
-def test_blocks_are_long_and_many_where_the_text_allows() -> None:
-    assert [block_length(n) for n in (1, 39, 400, 12_000, 20_480, 10**6)] == [1, 1, 10, 300, 512, 512]
+def test_what_was_seen_once_has_no_interval() -> None:
+    for clusters in (([0, 0, 0],), ([0, 1, 2], [5, 5, 5])):
+        interval = clustered_interval([2.0, 4.0, 9.0], [1, 1, 3], *clusters)
+        assert interval.value == 3.0 and np.isnan([interval.low, interval.high, interval.p_value]).all()
+        assert interval.units == 1 and not interval.excludes_zero
+    same = clustered_interval(np.full(50, 6.0), np.full(50, 2.0))
+    assert (same.value, same.low, same.high, same.p_value) == (3.0, 3.0, 3.0, 0.0)
 
 
 def test_holm_is_statsmodels() -> None:
     p = np.random.default_rng(6).uniform(size=9) ** 3
     assert holm(p.tolist()) == pytest.approx(multipletests(p, method="holm")[1].tolist())
     assert holm([]) == [] and holm([0.8, 0.9]) == [1.0, 1.0]
+    assert holm([0.01, float("nan")]) == [0.02, 1.0]
 
 
 def test_lengths_must_agree() -> None:
-    for values, weights in (([], []), ([1.0], [1.0, 2.0])):
+    for values, weights, clusters in (([], [], ()), ([1.0], [1.0, 2.0], ()), ([1.0, 2.0], [1, 1], ([0],))):
         with pytest.raises(ValueError, match="equally many and at least one"):
-            block_bootstrap(values, weights)
+            clustered_interval(values, weights, *clusters)

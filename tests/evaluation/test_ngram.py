@@ -77,7 +77,7 @@ def test_tables_of_unigram_and_bigram_are_the_losses(corpora: dict[str, Corpus])
 
 
 def test_a_model_that_predicts_as_an_ngram_is_not_apart_from_it(corpora: dict[str, Corpus]) -> None:
-    corpus, split = corpora["math"], corpora["math"].test.head(300)
+    corpus, split = corpora["math"], corpora["math"].test.spread(300)
     ngram = fit_ngram(corpus.train, 2)
     log_p_V, log_p_VV = table_log_p(ngram)
     before_N = torch.cat((torch.tensor([corpus.vocabulary.start_id]), split.ids_N[:-1]))
@@ -90,7 +90,7 @@ def test_a_model_that_predicts_as_an_ngram_is_not_apart_from_it(corpora: dict[st
 
 
 def test_divergence_is_scipys(corpora: dict[str, Corpus]) -> None:
-    corpus, split = corpora["math"], corpora["math"].test.head(40)
+    corpus, split = corpora["math"], corpora["math"].test.spread(40)
     logits_NV = torch.randn(40, len(corpus.vocabulary), generator=torch.Generator().manual_seed(0))
     ngram = fit_ngram(corpus.train, 2)
     expected = entropy(logits_NV.double().softmax(-1).numpy(), table_log_p(ngram)[0].exp().expand(40, -1), axis=1)

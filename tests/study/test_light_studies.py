@@ -108,7 +108,7 @@ def test_each_of_several_trainings_has_its_run_and_models_whether_stacked_or_not
             (domain, seed) for domain in DOMAINS for seed in "12"}
         assert {run.data.tags["mlflow.parentRunId"] for run in trainings} == {over.info.run_id}
         table = pd.read_csv(f"{over.info.artifact_uri}/tables/training.csv")
-        assert set(table["seed"]) == {1, 2} and set(table["run_id"]) == {run.info.run_id for run in trainings}
+        assert set(table["training_seed"]) == {1, 2} and set(table["run_id"]) == {run.info.run_id for run in trainings}
     for alias, seed in (("late", "1"), ("late-seed-2", "2")):
         version = client.get_model_version_by_alias("nanogpt-changes", alias)
         assert version.tags["seed"] == seed and version.tags["stage"] == "late"
@@ -142,5 +142,5 @@ def test_what_is_not_finished_of_several_trainings_goes_on(client: MlflowClient,
     by_member: dict[tuple[str, int], list[float]] = {}
     for run in runs(client, "train"):
         last = pd.read_csv(f"{run.info.artifact_uri}/tables/training.csv").iloc[-1]
-        by_member.setdefault((last["domain"], last["seed"]), []).append(last["validation_nats"])
+        by_member.setdefault((last["domain"], last["training_seed"]), []).append(last["validation_nats"])
     assert len(by_member) == 4 and all(len(set(values)) == 1 and len(values) == 2 for values in by_member.values())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections import Counter
 from dataclasses import replace
 
@@ -10,20 +11,9 @@ import pytest
 import torch
 from support import domain_text
 
-from nanogpt.config import JOINT, DataConfig
+from nanogpt.config import JOINT, SPLIT_WAYS, DataConfig
 from nanogpt.errors import UserError
-from nanogpt.text.corpus import (
-    SPLITS,
-    Corpus,
-    batch_offsets,
-    clip_bytes,
-    cut,
-    exact_windows,
-    joint_corpus,
-    make_corpora,
-    make_split,
-    windows_at,
-)
+from nanogpt.text.corpus import SPLITS, Corpus, joint_corpus, make_corpora, make_split
 from nanogpt.text.sources import DomainText
 from nanogpt.text.vocabulary import Vocabulary
 
@@ -33,7 +23,7 @@ MIXED = "naïve ∑∂x 𝔸lef\u0301\n漢字 e"
 def test_the_vocabulary_holds_the_frequent_characters_of_the_training_splits_sorted(
         texts: list[DomainText]) -> None:
     corpora = make_corpora(texts, DataConfig(min_count=30, equal_bytes=False), 32)
-    counts = sum((Counter(cut(text.text)[0]) for text in texts), Counter[str]())
+    counts = sum((Counter(corpus.train.text) for corpus in corpora.values()), Counter[str]())
     vocabulary = next(iter(corpora.values())).vocabulary
     assert list(vocabulary.characters) == sorted(c for c, count in counts.items() if count >= 30)
     assert all(corpus.vocabulary == vocabulary for corpus in corpora.values())
@@ -44,38 +34,53 @@ def test_the_vocabulary_holds_the_frequent_characters_of_the_training_splits_sor
 
 def test_a_character_of_validation_or_test_alone_does_not_enter_the_vocabulary() -> None:
     text = "ab" * 450 + "v" * 50 + "t" * 50
-    corpus = make_corpora([domain_text("x", text)], DataConfig(min_count=1), 8)["x"]
+    corpus = make_corpora([domain_text("x", text)], DataConfig(min_count=1, split="contiguous"), 8)["x"]
     assert corpus.vocabulary.characters == "ab"
     assert not corpus.test.ids_N.any() and corpus.row()["unknown_share"] == pytest.approx(0.1)
 
 
-def test_splits_are_contiguous_and_partition_the_text(corpora: dict[str, Corpus]) -> None:
-    sizes = set()
-    for corpus in corpora.values():
-        used = "".join(getattr(corpus, name).text for name in SPLITS)
-        assert corpus.source.text.startswith(used)
-        assert abs(len(corpus.train) - 0.9 * len(used)) <= 1
-        assert abs(len(corpus.validation) - 0.05 * len(used)) <= 1
-        for split in (corpus.train, corpus.validation, corpus.test):
+def in_documents(texts: list[DomainText]) -> list[DomainText]:
+    return [replace(text, document_starts=tuple(range(0, text.n_characters, text.n_characters // 40)))
+            for text in texts]
+
+
+def test_few_documents_are_not_kept_apart(texts: list[DomainText]) -> None:
+    few = [replace(text, document_starts=(0, 1000)) for text in texts]
+    with pytest.raises(UserError, match="documents of domain 'shakespeare' must be at least 8 for .* got 2"):
+        make_corpora(few[:1], DataConfig(split="documents"), 32)
+
+
+@pytest.mark.parametrize("way", SPLIT_WAYS)
+def test_splits_are_stretches_of_the_text_and_no_character_is_in_two(texts: list[DomainText], way: str) -> None:
+    sizes = []
+    for corpus in make_corpora(in_documents(texts), DataConfig(split=way), 32).values():
+        text, used, free = corpus.source.text, 0, list(corpus.source.text)
+        for name in SPLITS:
+            split, begin = getattr(corpus, name), 0
+            for piece in split.pieces:
+                part, context = split.text[piece.begin:piece.end], split.vocabulary.decode(piece.context_C.tolist(), "?")
+                known = "".join(c if c in split.vocabulary.index else "?" for c in context + part)
+                marked = "".join(c if c in split.vocabulary.index else "?" for c in text)
+                begin = marked.index(known, 0) + len(context)
+                while free[begin:begin + len(part)] != list(part):      # an equal passage, taken before
+                    begin = marked.index(known, begin - len(context) + 1) + len(context)
+                free[begin:begin + len(part)] = [""] * len(part)
+            used += len(split)
             assert torch.equal(split.ids_N, corpus.vocabulary.encode(split.text)) and len(split) == len(split.ids_N)
-            assert split.n_bytes == len(split.text.encode())
-        sizes.add(len(used.encode()))
-    assert max(sizes) - min(sizes) < 4     # the last character of at most four bytes may not fit
+            assert split.n_bytes == len(split.text.encode()) and len(split.units_N) == len(split)
+        assert free.count("") == used
+        sizes.append(corpus.row()["used_bytes"])
+    assert max(sizes) / min(sizes) < 1.02
 
 
-@pytest.mark.parametrize("length", [0, 1, 19, 20, 21, 1000])
-def test_a_cut_partitions_a_text_of_any_length(length: int) -> None:
-    text = "".join(chr(0x100 + i) for i in range(length))
-    assert "".join(cut(text)) == text
-
-
-def test_without_equal_bytes_every_text_is_whole(texts: list[DomainText]) -> None:
+def test_a_vocabulary_reads_the_training_stretches_alone(texts: list[DomainText]) -> None:
+    """And whole texts are used where they need not be equal."""
     shorter = [texts[0], replace(texts[1], text=texts[1].text[:20_000])]
-    whole = make_corpora(shorter, DataConfig(equal_bytes=False), 32)
+    whole = make_corpora(shorter, DataConfig(equal_bytes=False, split="contiguous"), 32)
     assert [sum(len(getattr(c, name)) for name in SPLITS) for c in whole.values()] == [len(texts[0].text), 20_000]
-    equal = make_corpora([texts[0], domain_text("short", texts[1].text[:20_000])], DataConfig(), 32)
-    first, second = (corpus.row()["used_bytes"] for corpus in equal.values())
-    assert isinstance(first, int) and isinstance(second, int) and second - 4 < first <= second
+    equal = make_corpora([texts[0], domain_text("short", texts[1].text[:20_000])], DataConfig(split="contiguous"), 32)
+    first, second = (int(str(corpus.row()["used_bytes"])) for corpus in equal.values())
+    assert first == pytest.approx(second, rel=0.01)
 
 
 def test_the_row_of_the_corpora_table_describes_what_is_used(corpora: dict[str, Corpus]) -> None:
@@ -96,14 +101,6 @@ def test_a_given_vocabulary_is_kept(texts: list[DomainText]) -> None:
     vocabulary = Vocabulary(" aeht")
     for corpus in make_corpora(texts, DataConfig(), 32, vocabulary).values():
         assert corpus.vocabulary is vocabulary
-
-
-@pytest.mark.parametrize("limit", range(len(MIXED.encode()) + 3))
-def test_clipping_never_splits_a_character_and_wastes_less_than_one(limit: int) -> None:
-    clipped = clip_bytes(MIXED, limit)
-    assert MIXED.startswith(clipped) and len(clipped.encode()) <= limit
-    if clipped != MIXED:
-        assert len((clipped + MIXED[len(clipped)]).encode()) > limit
 
 
 @pytest.mark.parametrize("length", [0, 1, 100, 640])
@@ -139,17 +136,18 @@ def test_domains_of_one_name_and_an_empty_vocabulary_are_refused(texts: list[Dom
         make_corpora(texts, DataConfig(min_count=999_999), 32)
 
 
-def test_the_joint_corpus_has_an_equal_share_of_each(corpora: dict[str, Corpus]) -> None:
+@pytest.mark.parametrize("way", SPLIT_WAYS)
+def test_the_joint_corpus_has_an_equal_share_of_each_ones_own_splits(texts: list[DomainText], way: str) -> None:
+    corpora = make_corpora(in_documents(texts), DataConfig(split=way), 32)
     joint = joint_corpus(corpora)
     assert joint.name == JOINT and joint.vocabulary == corpora["math"].vocabulary
     for name in SPLITS:
-        text, begin = getattr(joint, name).text, 0
-        for corpus in corpora.values():
-            whole = getattr(corpus, name).text
-            part = whole[:len(whole) // 3]
-            assert text[begin:begin + len(part)] == part
-            begin += len(part)
-        assert begin == len(text)
+        split, parts = getattr(joint, name), [getattr(corpus, name) for corpus in corpora.values()]
+        passages = [split.text[piece.begin:piece.end] for piece in split.pieces]
+        lengths = [sum(len(passage) for passage in passages if passage in part.text) for part in parts]
+        assert sum(lengths) == pytest.approx(len(split), rel=0.02) == pytest.approx(len(parts[0]), rel=0.5)
+        units = [len({piece.unit for piece in part.pieces}) for part in (split, *parts)]
+        assert way == "documents" or units[0] == pytest.approx(sum(units[1:]) / 3, abs=2)
 
 
 def test_escape_bytes_are_the_bytes_of_the_unknown_characters() -> None:
@@ -158,78 +156,18 @@ def test_escape_bytes_are_the_bytes_of_the_unknown_characters() -> None:
     assert split.escape_bytes_N.tolist() == expected and set(expected) == {0, 1, 2, 3, 4}
 
 
-@pytest.mark.parametrize("characters", [0, 1, 17, 10**9])
-def test_the_head_of_a_split_is_its_beginning(corpora: dict[str, Corpus], characters: int) -> None:
-    split = corpora["math"].test
-    head = split.head(characters)
-    assert head.text == split.text[:characters or None]
-    assert torch.equal(head.ids_N, split.vocabulary.encode(head.text))
-
-
-@pytest.mark.parametrize("rows", [1, 2, 3, 100])
-@pytest.mark.parametrize("block_size", [1, 3, 4, 13, 14, 100])
-def test_every_character_is_a_target_once_and_its_input_is_the_one_before(rows: int, block_size: int) -> None:
-    vocabulary = Vocabulary("\nabcdefgh")
-    for length in (0, 1, 2, 12, 13, 14):
-        split = make_split("abcdefghabcXef"[:length], vocabulary)
-        inputs, targets = [], []
-        for inputs_BT, targets_BT in exact_windows(split, block_size, rows):
-            assert inputs_BT.shape == targets_BT.shape and targets_BT.numel()
-            assert targets_BT.size(0) <= rows and targets_BT.size(1) <= block_size
-            inputs += inputs_BT.flatten().tolist()
-            targets += targets_BT.flatten().tolist()
-        assert targets == split.ids_N.tolist()
-        assert inputs == [vocabulary.start_id, *targets][:length]
-
-
-def test_offsets_are_in_bounds_and_an_epoch_does_not_repeat_for_any_small_text() -> None:
-    for block_size in (1, 2, 3, 8):
-        for n in range(block_size + 1, 4 * block_size + 3):
-            for seed in range(3):
-                offsets = batch_offsets(n, block_size, 3, 7, seed)
-                assert offsets.shape == (7, 3) and offsets.dtype == torch.int64
-                assert int(offsets.min()) >= 0 and int(offsets.max()) + block_size + 1 <= n
-
-
-def test_an_epoch_covers_the_text_but_for_less_than_a_block_at_each_end() -> None:
-    n, block_size = 103, 5
-    for seed in range(20):
-        offsets = batch_offsets(n, block_size, 1, 40, seed).flatten()
-        phase = int(offsets[0]) % block_size
-        per_epoch = len(range(phase, n - block_size, block_size))
-        epoch = sorted(offsets[:per_epoch].tolist())
-        assert epoch == list(range(phase, n - block_size, block_size))
-        assert epoch[0] < block_size and n - (epoch[-1] + block_size + 1) < block_size
-
-
-def test_over_many_epochs_every_phase_and_every_character_is_read() -> None:
-    n, block_size = 40, 6
-    offsets = batch_offsets(n, block_size, 6, 100, 0).flatten()
-    assert set(offsets.tolist()) == set(range(n - block_size))
-    first = [batch_offsets(n, block_size, 1, 1, seed).item() for seed in range(300)]
-    assert set(first) == set(range(n - block_size))
-
-
-def test_offsets_depend_on_the_seed_and_longer_trainings_begin_with_shorter_ones() -> None:
-    long = batch_offsets(1000, 8, 4, 200, 3)
-    for steps in (0, 1, 31, 199):
-        assert torch.equal(batch_offsets(1000, 8, 4, steps, 3), long[:steps])
-    assert not torch.equal(batch_offsets(1000, 8, 4, 200, 4), long)
-
-
-def test_offsets_leave_the_global_random_stream_alone() -> None:
-    before = torch.get_rng_state()
-    batch_offsets(1000, 8, 4, 20, 3)
-    assert torch.equal(torch.get_rng_state(), before)
-
-
-def test_a_text_without_a_window_has_no_offsets() -> None:
-    for n in (0, 1, 8):
-        with pytest.raises(ValueError, match=f"text must have more than block_size = 8 characters, got {n}"):
-            batch_offsets(n, 8, 4, 20, 3)
-
-
-def test_windows_are_the_text_and_the_text_one_later() -> None:
-    inputs_BT, targets_BT = windows_at(torch.arange(100, 150), torch.tensor([0, 45, 7]), 4)
-    assert inputs_BT.tolist() == [[100, 101, 102, 103], [145, 146, 147, 148], [107, 108, 109, 110]]
-    assert torch.equal(targets_BT, inputs_BT + 1)
+@pytest.mark.parametrize("characters", [0, 1, 64, 1000, 2048, 10**9])
+def test_a_spread_part_of_a_split_comes_from_everywhere_and_is_its_own_part(corpora: dict[str, Corpus],
+                                                                            characters: int) -> None:
+    for split in (corpora["math"].test, make_split(corpora["math"].test.text, corpora["math"].vocabulary)):
+        part = split.spread(characters)
+        if not 0 < characters < len(split):
+            assert part is split
+            continue
+        assert torch.equal(part.ids_N, split.vocabulary.encode(part.text))
+        assert len(part) == pytest.approx(max(64, characters), rel=0.35) or len(split.pieces) == 1
+        again = part if characters == 1 else split.spread(len(part))
+        assert again.text == part.text and len(again.pieces) == len(part.pieces)
+        units = sorted(set(part.units_N.tolist()))
+        if len(units) > 4:
+            assert max(b - a for a, b in itertools.pairwise(units)) <= 2 + 2 * len(split.pieces) / len(units)

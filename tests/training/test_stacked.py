@@ -40,7 +40,7 @@ def test_each_member_reads_its_own_rows_with_its_own_weights(members) -> None:
 
 
 def test_losses_are_those_of_evaluation(members, corpora) -> None:
-    splits = [corpora[name].validation.head(length)
+    splits = [corpora[name].validation.spread(length)
               for name, length in (("math", 1000), ("wikipedia", 431), ("shakespeare", 17))]
     losses = stacked_losses(stack(members), splits)
     assert [len(losses_N) for losses_N in losses] == [1000, 431, 17]

@@ -64,7 +64,7 @@ def test_an_epoch_of_batches_shows_every_window_once() -> None:
 
 def test_no_steps_or_no_rate_is_the_zero_shot_cell(trained, corpora, tiny_config) -> None:
     target = corpora["math"]
-    split = target.validation.head(tiny_config.transfer.curve_characters)
+    split = target.validation.spread(tiny_config.transfer.curve_characters)
     zero_shot = evaluate(trained.build(), trained, split).bits_per_byte
     (point,) = curve(trained, target, with_transfer(tiny_config, transfer_steps=0), 0.01)
     assert point.bits_per_byte == zero_shot
@@ -131,13 +131,13 @@ def test_opening_a_study_closes_the_trials_of_dead_processes_alone(trained, seal
 
 def test_each_member_of_a_batch_is_scored_on_its_own_validation_text(trained, corpora, tiny_config) -> None:
     math = corpora["math"]
-    short = dataclasses.replace(math, validation=math.validation.head(301))
+    short = dataclasses.replace(math, validation=math.validation.spread(301))
     config = with_transfer(tiny_config, curve_characters=1000)
     together = list(adapt([FineTuning(trained, target, 0.003, 1) for target in (short, math)], config))
     for i, target in enumerate((short, math)):
         for points, (alone,) in zip(together, adapt([FineTuning(trained, target, 0.003, 1)], config), strict=True):
             assert points[i].bits_per_byte == pytest.approx(alone.bits_per_byte, rel=1e-5)
-    first = evaluate(trained.build(), trained, math.validation.head(1000)).bits_per_byte
+    first = evaluate(trained.build(), trained, math.validation.spread(1000)).bits_per_byte
     assert together[0][1].bits_per_byte == pytest.approx(first, rel=1e-6)
 
 
