@@ -120,6 +120,10 @@ class TrainConfig:
         require(0 <= self.decay_share <= 1, "decay_share must be in [0, 1]", self.decay_share)
 
 
+TUNE_BY = ("stage", "cell")
+SAMPLERS = ("grid", "tpe")
+
+
 @dataclass(frozen=True)
 class TransferConfig:
     """A few windows of a new domain and a few steps from a checkpoint."""
@@ -132,8 +136,12 @@ class TransferConfig:
     extend_vocabulary: bool = knob(False, "add the target's frequent characters that the source's vocabulary lacks")
     transfer_steps: int = knob(8, "optimizer steps of a transfer")
     transfer_batch_size: int = knob(4, "windows in a step of a transfer")
-    trials: int = knob(3, "Optuna trials for each learning rate that is tuned")
-    rate_low: float = knob(0.00003, "smallest learning rate that is tried (AdamW)")
+    trials: int = knob(8, "Optuna trials for each learning rate that is tuned")
+    tune_by: str = knob("stage", "in a grid of transfers a learning rate is tuned for each stage (over all its "
+                                 "sources and targets together) or for each cell (source, target and stage)")
+    tuning_seeds: int = knob(2, "draws of windows that each trial adapts to, other ones than those reported")
+    sampler: str = knob("grid", "grid (the trials lie evenly over the logarithm of the rate) or tpe")
+    rate_low: float = knob(0.00001, "smallest learning rate that is tried (AdamW)")
     rate_high: float = knob(0.03, "largest learning rate that is tried (AdamW)")
     together: int = knob(0, "transfers that train as one batched model; 0: 64 on a GPU, 1 elsewhere")
     curve_points: int = knob(2, "validation losses along a transfer, after the one at step 0")
@@ -141,7 +149,9 @@ class TransferConfig:
     storage: str = knob("mlruns/optuna.journal", "where Optuna studies live: a journal file, or a storage URL")
 
     def __post_init__(self) -> None:
-        require_positive(self, "shots", "transfer_batch_size", "trials", "rate_low", "rate_high",
+        require(self.tune_by in TUNE_BY, f"tune_by must be {' or '.join(TUNE_BY)}", self.tune_by)
+        require(self.sampler in SAMPLERS, f"sampler must be {' or '.join(SAMPLERS)}", self.sampler)
+        require_positive(self, "shots", "transfer_batch_size", "trials", "tuning_seeds", "rate_low", "rate_high",
                          "curve_points", "curve_characters", "transfer_seeds")
         require(self.fine_tune in ("all", "head"), "fine_tune must be all or head", self.fine_tune)
         require(self.together >= 0, "together must be >= 0", self.together)
@@ -158,7 +168,7 @@ class TransferConfig:
 
     @property
     def middle_rate(self) -> float:
-        """Take the geometric middle of the range: the first rate tried, and that of the view that tunes nothing."""
+        """Take the geometric middle of the range: the fixed rate of a transfer that is no part of a grid."""
         return math.sqrt(self.rate_low * self.rate_high)
 
     @property

@@ -22,8 +22,8 @@ def tune(config: Config, source: str, target: str) -> None:
     model, corpus, _, config = inputs.transfer_inputs(config, source, target)
     cell = TransferCell(model, corpus, None, config.transfer.shots)
     with open_run(f"tune {model.checkpoint.title} → {corpus.name}", config, phase="tune") as run:
-        (trials,) = tune_cells([cell], config)
-        log_trials(run, trials, cell, config)
+        ((trials, study),) = tune_cells([cell], config)
+        log_trials(run, trials, study, config)
         result = f"best learning rate of {len(trials)} trials: {best_rate(trials):.6g}"
         run.describe(result)
     click.echo(result)

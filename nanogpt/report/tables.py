@@ -13,8 +13,11 @@ from nanogpt.config import STAGE_SHARES, settings
 
 TABLES = ("corpora", "training", "zero_shot", "generations", "top_characters", "transfer_curves", "transfers", "trials",
           "transfer_measures", "stage_comparisons", "attribution", "breakdown", "reliability", "baselines", "distances",
-          "leakage", "comparisons", "zero_shot_means", "specialisation", "writing", "attribution_summary", "faithfulness",
-          "deletion_curves", "method_agreement", "attribution_domains", "attribution_words")
+          "leakage", "comparisons", "zero_shot_means", "specialisation", "writing", "attribution_summary",
+          "faithfulness", "deletion_curves", "method_agreement", "attribution_domains", "attribution_words")
+BY_SEED = ("training", "transfers", "transfer_curves", "trials")
+"""Tables whose figures and measures tell seeds apart themselves."""
+SHOWN_OF_ONE_SEED = ("generations", "top_characters", "attribution", "writing")
 STAGE_ORDER = (*STAGE_SHARES, "scratch")
 
 
@@ -39,8 +42,9 @@ class StudyTables:
 
     @cached_property
     def _frames(self) -> dict[str, pd.DataFrame]:
-        return {name: frame.assign(stage=frame["stage"].fillna("")) if "stage" in frame else frame
-                for name, frame in self.tables.items()}
+        staged = {name: frame.assign(stage=frame["stage"].fillna("")) if "stage" in frame else frame
+                  for name, frame in self.tables.items()}
+        return {name: over_seeds(name, frame) for name, frame in staged.items()}
 
     def values(self, name: str, column: str) -> list[Any]:
         """Return the different values of a column, in their order; none where the table lacks it."""
@@ -86,6 +90,18 @@ class StudyTables:
         """The attribution method that read every model and prompt."""
         configured = (name.strip() for name in str(self.setting("methods")).split(","))
         return str(next(iter((*self.table("attribution").get("method", ())[:1], *configured))))
+
+
+def over_seeds(name: str, frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the means over the seeds of trainings; of texts and distributions those of the first seed."""
+    if name in BY_SEED or "training_seed" not in frame or frame["training_seed"].nunique() < 2:
+        return frame
+    if name in SHOWN_OF_ONE_SEED:
+        return frame[frame["training_seed"] == frame["training_seed"].min()]
+    values = [column for column in frame.select_dtypes("float")]
+    keys = [column for column in frame if column not in (*values, "training_seed", "run_id")]
+    means = frame.groupby(keys, sort=False, dropna=False, as_index=False)[values].mean()
+    return means[[column for column in frame if column in means]]
 
 
 def groups_of(frame: pd.DataFrame, column: str, order: Iterable[str]) -> dict[str, pd.DataFrame]:

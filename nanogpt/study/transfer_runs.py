@@ -19,7 +19,7 @@ from nanogpt.tracking import registry
 from nanogpt.tracking.run import TrackedRun, key, open_run, scratch_path
 from nanogpt.transfer.finetune import AdaptationPoint
 from nanogpt.transfer.tables import cell_measures, run_measures, stage_comparisons
-from nanogpt.transfer.tuning import Trial, best_rate, study_name
+from nanogpt.transfer.tuning import Trial, best_rate
 
 log = logging.getLogger("nanogpt")
 
@@ -43,7 +43,7 @@ class TransferCell:
     @property
     def row(self) -> Row:
         """Give the columns that name it in tables."""
-        return {"source": self.model.domain, "stage": self.model.stage,
+        return {"source": self.model.domain, "training_seed": self.model.seed, "stage": self.model.stage,
                 "checkpoint_step": self.model.checkpoint.step, "target": self.target.name, "shots": self.shots}
 
 
@@ -65,9 +65,13 @@ class FineTunedRun:
 
     @property
     def loss(self) -> float:
-        """Give the last validation loss, bits per byte, by which the best is chosen; infinite for a diverged run."""
-        last = self.points[-1].bits_per_byte
-        return last if math.isfinite(last) else math.inf
+        """Give the lowest validation loss, bits per byte, by which the best is chosen."""
+        return min((point.bits_per_byte for point in self.points if math.isfinite(point.bits_per_byte)),
+                   default=math.inf)
+
+    @property
+    def diverged(self) -> bool:
+        return not math.isfinite(self.points[-1].bits_per_byte)
 
     @property
     def row(self) -> Row:
@@ -81,6 +85,7 @@ class CellResult:
     cell: TransferCell
     trials: list[Trial]
     runs: list[FineTunedRun]
+    study: str = ""             # the Optuna study of its trials
 
     @property
     def best(self) -> FineTunedRun:
@@ -95,7 +100,9 @@ class CellResult:
     def tables(self) -> Tables:
         """Fill the tables of transfers, their curves and their trials."""
         cell, tables = self.cell.row, Tables()
-        tables.add("transfers", (cell | run.row | {"trials": len(self.trials)} | OWN_TEXT_UNKNOWN | run.test
+        tables.add("transfers", (cell | run.row | {"trials": len(self.trials), "stopped_at_step": run.adapted.step,
+                                                     "last_bits_per_byte": run.points[-1].bits_per_byte}
+                                 | OWN_TEXT_UNKNOWN | run.test
                                   for run in self.runs))
         tables.add("transfer_curves", (row for run in self.runs for row in curve_rows(run, cell)))
         tables.add("trials", (cell | trial.row() for trial in self.trials))
@@ -124,7 +131,10 @@ def log_cell(result: CellResult, config: Config, tables: Tables, *, alone: bool)
                   parent_uri=cell.model.uri, corpus_sha256=cell.target.source.sha256,
                   vocabulary_sha256=cell.target.vocabulary.sha256, **cell.row) as run:
         tables.links[run.name] = run.link
-        log_trials(run, result.trials, cell, config)
+        if alone:
+            log_trials(run, result.trials, result.study, config)
+        elif result.trials:
+            run.tags({"optuna_study": result.study, "optuna_storage": config.transfer.storage})
         log_views(run, result)
         path = save_checkpoint(best.adapted, scratch_path("adapted.pt"))
         run.file(path, "checkpoints")
@@ -141,12 +151,28 @@ def log_cell(result: CellResult, config: Config, tables: Tables, *, alone: bool)
     return LoggedCell(result, run, path)
 
 
-def log_trials(run: TrackedRun, trials: Sequence[Trial], cell: TransferCell, config: Config) -> None:
+def log_stage_tuning(stage: str, trials: Sequence[Trial], study: str, config: Config) -> None:
+    """Log the tuning of a stage's learning rate in a run: its trials are the steps of two metrics, and a table."""
+    with open_run(f"tune {stage} · {config.transfer.shots} shots · {config.preset} · seed {config.seed}", config,
+                  phase="tune", stage=stage, optuna_study=study, optuna_storage=config.transfer.storage) as run:
+        for trial in trials:
+            run.metrics({"tune/learning_rate": trial.learning_rate,
+                         "tune/bits_per_byte": math.nan if trial.validation_bits_per_byte is None
+                         else trial.validation_bits_per_byte}, trial.number)
+        run.metrics({"tune/best_learning_rate": best_rate(trials)})
+        tables = Tables()
+        tables.add("trials", (trial.row() for trial in trials))
+        log_tables(run, tables)
+        pruned = sum(trial.state == "pruned" for trial in trials)
+        run.describe(f"Best learning rate of {len(trials)} trials ({pruned} pruned) over all transfers of the stage: "
+                     f"**{best_rate(trials):.3g}**")
+
+
+def log_trials(run: TrackedRun, trials: Sequence[Trial], study: str, config: Config) -> None:
     """Log each trial in a run below the open one."""
     if not trials:
         return
-    run.tags({"optuna_study": study_name(cell.model.checkpoint, cell.target, config),
-              "optuna_storage": config.transfer.storage})
+    run.tags({"optuna_study": study, "optuna_storage": config.transfer.storage})
     run.metrics({"tune/best_learning_rate": best_rate(trials)})
     for trial in trials:
         with open_run(f"trial {trial.number}", phase="trial", state=trial.state) as child:
@@ -210,9 +236,9 @@ def register_cell(logged: LoggedCell, config: Config) -> None:
     `best` is the version of the lowest loss.
     """
     cell, best = logged.result.cell, logged.result.best
-    if not math.isfinite(best.loss):
+    if all(run.diverged for run in logged.result.runs):
         log.warning("%s diverged at every learning rate: no adapted model is registered", cell.title)
-    if cell.model.stage == "scratch" or not math.isfinite(best.loss):
+    if cell.model.stage == "scratch" or best.adapted.step == 0:    # adapting did nothing but harm
         return
     adapted, uri = best.adapted, cell.model.uri
     split = cell.target.validation.spread(config.transfer.curve_characters)

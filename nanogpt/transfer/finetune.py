@@ -27,6 +27,7 @@ from nanogpt.training.stacked import MemberAdam, stack, weights_of_member
 from nanogpt.training.step import make_step
 
 WARMUP_STEPS = 3
+TOGETHER_ON_GPU = 64
 
 
 @dataclass(frozen=True)
@@ -41,12 +42,27 @@ class FineTuning:
 
 @dataclass(frozen=True)
 class AdaptationPoint:
-    """A point of a learning curve, on the head of the target's validation text."""
+    """A point of a learning curve, on validation text of the target from everywhere in it."""
 
     step: int
     bits_per_byte: float
     nats_per_character: float
-    checkpoint: Checkpoint | None      # the adapted model, at the last point alone
+    checkpoint: Checkpoint | None      # at the last point alone: the model at the point of the lowest loss
+
+
+@dataclass
+class Stopped:
+    """Where the loss of a fine-tuning was lowest so far, and the weights there."""
+
+    step: int
+    bits_per_byte: float
+    weights: Mapping[str, Tensor]
+
+
+def transfers_together(config: Config) -> int:
+    """Say how many transfers train as one model."""
+    on_gpu = resolve_device(config.device).type == "cuda"
+    return config.transfer.together or (TOGETHER_ON_GPU if on_gpu else 1)
 
 
 def few_shot_windows(split: Split, block_size: int, shots: int, seed: int) -> Tensor:
@@ -77,7 +93,8 @@ def adapt(members: Sequence[FineTuning], config: Config) -> Iterator[list[Adapta
     """Fine-tune each member with a fresh Adam at its rate after a short warm-up; yields points of all learning curves.
 
     All weights learn, or the head alone. The first points are the zero-shot ones; the last carry the adapted
-    checkpoints; the members' own checkpoints stay as they are. Only training and validation text is read. Ends at the
+    checkpoints, each as it was at the point of its lowest validation loss (early stopping: at step 0 where all steps
+    did harm); the members' own checkpoints stay as they are. Only training and validation text is read. Ends at the
     first point where no loss is finite. UserError where the members differ in shape, or one from its target in
     vocabulary.
     """
@@ -97,12 +114,16 @@ def adapt(members: Sequence[FineTuning], config: Config) -> Iterator[list[Adapta
     feed = batches(windows_MKT.to(device), settings.transfer_batch_size, settings.transfer_steps,
                    [member.seed for member in members])
     points = set(evenly_spaced_steps(settings.transfer_steps, settings.curve_points))
+    stopped = [Stopped(0, math.inf, member.checkpoint.weights) for member in members]
     for step in range(settings.transfer_steps + 1):
         if step in points:
             losses = validation_losses(model, members, settings.curve_characters)
+            for i, (bits_per_byte, _) in enumerate(losses):
+                if bits_per_byte < stopped[i].bits_per_byte:
+                    stopped[i] = Stopped(step, bits_per_byte, weights_of_member(model, i))
             last = step == settings.transfer_steps or not any(math.isfinite(bits) for bits, _ in losses)
-            yield [AdaptationPoint(step, *loss, adapted(member, model, i, step, windows_MKT[i]) if last else None)
-                   for i, (member, loss) in enumerate(zip(members, losses, strict=True))]
+            yield [AdaptationPoint(step, *loss, adapted(member, best, windows_KT) if last else None)
+                   for member, loss, best, windows_KT in zip(members, losses, stopped, windows_MKT, strict=True)]
             if last:
                 return
         set_rate_factor([optimizer], rate_factor(step, settings.transfer_steps, WARMUP_STEPS, 0.0))
@@ -121,18 +142,18 @@ def validation_losses(model: GPT, members: Sequence[FineTuning], characters: int
     return [mean_losses(nats_N, split) for nats_N, split in zip(stacked_losses(model, splits), splits, strict=True)]
 
 
-def adapted(member: FineTuning, model: GPT, place: int, step: int, windows_KT: Tensor) -> Checkpoint:
-    """Make the checkpoint of a member adapted for `step` steps to its windows (K, T + 1).
+def adapted(member: FineTuning, stopped: Stopped, windows_KT: Tensor) -> Checkpoint:
+    """Make the checkpoint of a member that was stopped, adapted to its windows (K, T + 1).
 
     It has seen what its parent has and, after a step, these windows.
     """
     source, target = member.checkpoint, member.target
-    shown_V = torch.bincount(windows_KT.flatten(), minlength=len(source.vocabulary)) * (step > 0)
+    shown_V = torch.bincount(windows_KT.flatten(), minlength=len(source.vocabulary)) * (stopped.step > 0)
     notes = dict(source.notes) | {"parent_sha256": source.sha256, "parent_domain": source.domain,
                                   "parent_step": source.step, "learning_rate": member.learning_rate,
                                   "seed": member.seed}
-    return Checkpoint(f"{source.domain}-to-{target.name}", step, source.model_config, source.vocabulary,
-                      weights_of_member(model, place), source.character_counts_V + shown_V, notes)
+    return Checkpoint(f"{source.domain}-to-{target.name}", stopped.step, source.model_config, source.vocabulary,
+                      stopped.weights, source.character_counts_V + shown_V, notes)
 
 
 def extend_vocabulary(checkpoint: Checkpoint, text: str, min_count: int) -> Checkpoint:

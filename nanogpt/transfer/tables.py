@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 import pandas as pd
 
 from nanogpt.config import Row
+from nanogpt.evaluation.intervals import Interval, clustered_interval, holm
 from nanogpt.transfer.measures import (
     MeanInterval,
     Steps,
@@ -21,8 +23,9 @@ from nanogpt.transfer.measures import (
 )
 
 CELL = ["source", "stage", "checkpoint_step", "target", "shots"]
-RUN = [*CELL, "view", "seed"]
-RIVALS = ["source", "target", "shots", "view"]
+RUN = ["training_seed", *CELL, "view", "seed"]
+RIVALS = ["source", "training_seed", "target", "shots", "view"]
+ALL_SHOTS = "all"
 STAGED = ("early", "mid", "late", "final")
 COMPARED = {"test_bits_per_byte": "test loss after adaptation", "change_bits_per_byte": "its change from the start",
             "area_bits_per_byte": "mean loss during adaptation", "steps_to_threshold": "steps to the earlier one's end"}
@@ -35,7 +38,8 @@ def view_means(transfers: pd.DataFrame, view: str = "tuned") -> pd.DataFrame:
         return transfers
     rows = transfers[transfers["view"] == (view if view in set(transfers["view"]) else transfers["view"].iloc[0])]
     keys = [name for name in (*CELL, "view", "step") if name in rows]
-    means: pd.DataFrame = rows.drop(columns="seed").groupby(keys, sort=False, as_index=False).mean(numeric_only=True)
+    means: pd.DataFrame = rows.drop(columns=["seed", "training_seed"]).groupby(
+        keys, sort=False, as_index=False).mean(numeric_only=True)
     return means
 
 
@@ -128,39 +132,56 @@ def _columns(name: str, interval: MeanInterval) -> Row:
 
 
 def stage_comparisons(runs: pd.DataFrame) -> pd.DataFrame:
-    """Compare later with earlier stages by each view and measure: mean and 95 % t interval over source → target pairs.
+    """Compare later with earlier stages by each view, measure and number of shots (and all): mean and 95 % interval.
 
-    Runs are paired over source, target, shots and seed; differences are averaged over shots and seeds first, which
-    share weights and texts, so that each pair of domains counts once. Steps to the threshold are compared as
-    restricted times: all are censored at the same last step, so their mean is that of the Kaplan–Meier curve.
-    `runs_ahead` of `runs_paired` are the single runs in which the later stage was better.
+    Runs are paired over source, seed of its training, target, shots and draw of windows. All transfers from a source
+    share its models, and all to a target its text, so that both are clusters of a crossed design, with the degrees of
+    freedom of the fewer (evaluation/intervals.py). Steps to the threshold are compared as restricted times: all are
+    censored at the same last step, so their mean is that of the Kaplan–Meier curve; beside it stand their medians and
+    the share of later runs that were there before any step. `runs_ahead` of `runs_paired` are the single runs in which
+    the later stage was better. `p_holm` is corrected over all later stages and measures of a view and its shots.
     """
     if runs.empty:
         return runs
-    return pd.DataFrame(row for view, part in runs.groupby("view", sort=False) for row in _compared(str(view), part))
+    rows = []
+    for view, part in runs.groupby("view", sort=False):
+        levels = sorted(part["shots"].unique())
+        for shots in (ALL_SHOTS, *levels) if len(levels) > 1 else (ALL_SHOTS,):
+            family = list(_compared(part if shots == ALL_SHOTS else part[part["shots"] == shots]))
+            adjusted = holm([row["p_value"] for row in family])
+            rows += [{"view": view, "shots": str(shots)} | row | {"p_holm": p}
+                     for row, p in zip(family, adjusted, strict=True)]
+    return pd.DataFrame(rows)
 
 
-def _compared(view: str, runs: pd.DataFrame) -> Iterator[Row]:
+def _compared(runs: pd.DataFrame) -> Iterator[Row]:
     stages = [stage for stage in STAGED if stage in set(runs["stage"])]
-    wide = runs.pivot_table(index=["source", "target", "shots", "seed"], columns="stage", values=list(COMPARED))
+    wide = runs.pivot_table(index=["source", "training_seed", "target", "shots", "seed"], columns="stage",
+                            values=list(COMPARED))
     for later in stages[1:]:
         for measure in COMPARED:
-            change = (wide[measure][later] - wide[measure][stages[0]]).dropna()
+            both = wide[measure][[stages[0], later]].dropna()
+            change = both[later] - both[stages[0]]
             if len(change):
-                pairs = change.groupby(["source", "target"]).mean()
-                interval = mean_interval(pairs.tolist())
-                yield {"view": view, "measure": measure, "earlier": stages[0], "later": later,
-                       "difference": interval.mean, "low": interval.low, "high": interval.high, "pairs": interval.n,
-                       "seeds": change.index.get_level_values("seed").nunique(),
-                       "runs_ahead": int((change < 0).sum()), "runs_paired": len(change),
-                       "claim": verdict(interval)}
+                by = change.index.get_level_values
+                interval = clustered_interval(change, [1.0] * len(change), by("source"), by("target"))
+                row = {"measure": measure, "earlier": stages[0], "later": later,
+                       "difference": interval.value, "low": interval.low, "high": interval.high,
+                       "p_value": interval.p_value, "pairs": len(change.groupby(["source", "target"])),
+                       "domains": interval.units, "training_seeds": by("training_seed").nunique(),
+                       "seeds": by("seed").nunique(), "runs_ahead": int((change < 0).sum()),
+                       "runs_paired": len(change), "claim": verdict(interval)}
+                if measure == "steps_to_threshold":
+                    row |= {"median_earlier": both[stages[0]].median(), "median_later": both[later].median(),
+                            "already_there": float((both[later] == 0).mean())}
+                yield row
 
 
-def verdict(interval: MeanInterval) -> str:
+def verdict(interval: Interval) -> str:
     """Say what the interval allows to be claimed of the later stage."""
     if not interval.excludes_zero:
         return "not decided"
-    return "better" if interval.mean < 0 else "worse"
+    return "lower" if interval.value < 0 else "higher"
 
 
 def with_front(measures: pd.DataFrame) -> pd.DataFrame:
@@ -179,16 +200,11 @@ def with_front(measures: pd.DataFrame) -> pd.DataFrame:
     return lowest.drop(columns="least")
 
 
-CLAIMS = {"better": "the interval allows the claim that the later one adapts better",
-          "worse": "the interval allows the claim that the later one adapts worse",
-          "not decided": "the interval allows no claim"}
-
-
 def sentences(comparisons: pd.DataFrame) -> Iterator[str]:
-    """Say for each view whether the last stage adapts better or worse than the first, and if the interval allows it."""
+    """Say for each view what a longer-trained source is worth: the loss after adapting, the gain by it, the speed."""
     if comparisons.empty:
         return
-    last = comparisons[comparisons["later"] == comparisons["later"].iloc[-1]]
+    last = comparisons[(comparisons["later"] == comparisons["later"].iloc[-1]) & (comparisons["shots"] == ALL_SHOTS)]
     views = {view: rows.drop(columns="view").reset_index(drop=True) for view, rows in last.groupby("view", sort=False)}
     if views.keys() == {"tuned", "fixed"} and views["tuned"].equals(views["fixed"]):
         views = {"tuned (everywhere the fixed)": views["tuned"]}
@@ -196,18 +212,25 @@ def sentences(comparisons: pd.DataFrame) -> Iterator[str]:
         row = rows.set_index("measure").to_dict("index")
         loss, change, steps = (row[name] for name in ("test_bits_per_byte", "change_bits_per_byte",
                                                       "steps_to_threshold"))
-        seeds = f"{loss['seeds']} seeds" if loss["seeds"] > 1 else "1 seed"
-        yield (f"At the {view} learning rate the adapted {loss['later']} checkpoint ends {abs(loss['difference']):.2f} "
-               f"bits per byte {'below' if loss['difference'] < 0 else 'above'} the adapted {loss['earlier']} one on "
-               f"the target's test text ({interval_text(loss)} over {loss['pairs']} source → target pairs, {seeds}; "
-               f"ahead in {loss['runs_ahead']} of {loss['runs_paired']} runs): {CLAIMS[loss['claim']]}. From its own "
-               f"zero-shot loss it falls by {abs(change['difference']):.2f} "
-               f"{'more' if change['difference'] < 0 else 'less'} ({interval_text(change)}), and it comes to the "
-               f"validation loss at which the {loss['earlier']} one ends {abs(steps['difference']):.1f} steps "
-               f"{'sooner' if steps['difference'] <= 0 else 'later'} ({interval_text(steps)}).")
+        below = "lower" if loss["difference"] < 0 else "higher"
+        more = "more" if change["difference"] < 0 else "less"
+        yield (f"Adapted at the {view} learning rate, the {loss['later']} checkpoint's loss on the target is "
+               f"{abs(loss['difference']):.2f} bits per byte {below} than the {loss['earlier']} one's "
+               f"({interval_text(loss)}; {loss['pairs']} source → target pairs, "
+               f"{counted(loss['training_seeds'], 'training')} of each source, {counted(loss['seeds'], 'draw')} of "
+               f"windows). Adapting itself lowers its loss by {abs(change['difference']):.2f} {more} "
+               f"({interval_text(change)}): this, and not the former, is faster adaptation. "
+               f"{steps['already_there']:.0%} of its runs stand before any step where the {loss['earlier']} one ends; "
+               f"medians of steps to there: {steps['median_earlier']:.1f} and {steps['median_later']:.1f}.")
+
+
+def counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" + ("" if number == 1 else "s")
 
 
 def interval_text(row: Row) -> str:
-    """Write the signed difference, later minus earlier, and its interval."""
-    interval = f"95 % interval {row['low']:+.2f} to {row['high']:+.2f}" if row["pairs"] > 1 else "no interval"
-    return f"difference {row['difference']:+.2f}, {interval}"
+    """Write the signed difference, later minus earlier, its interval and what the interval allows to be claimed."""
+    if math.isnan(row["low"]):
+        return f"difference {row['difference']:+.2f}, no interval"
+    return (f"difference {row['difference']:+.2f}, 95 % interval {row['low']:+.2f} to {row['high']:+.2f}, "
+            + ("which excludes 0" if row["claim"] != "not decided" else "which does not exclude 0"))

@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import random
 import socket
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,28 +22,44 @@ from nanogpt.config import Config
 from nanogpt.errors import UserError
 from nanogpt.model.checkpoint import Checkpoint
 from nanogpt.text.corpus import Corpus
-from nanogpt.transfer.finetune import AdaptationPoint, FineTuning, adapt
+from nanogpt.transfer.finetune import AdaptationPoint, FineTuning, adapt, transfers_together
 
 RATE = "learning_rate"
 PROCESS = "process"
 """The attribute of a trial that says which process runs it."""
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
-NOT_ASKED = ("trials", "stages", "storage", "grid_shots", "transfer_seeds", "together")
-"""Settings that do not change what a study asks: how much is asked, of what else, and where it is kept."""
+NOT_ASKED = ("stages", "storage", "grid_shots", "transfer_seeds", "together", "tune_by")
+"""Settings that do not change what a study asks: of what else it is asked, and where it is kept."""
+BY_PAIR = "by_pair"
+"""The attribute of a trial with the loss of each source and target."""
+FIRST_TUNING_SEED = 10_000
+"""Windows that trials adapt to are drawn with seeds so far above those of the transfers that are reported."""
+STARTUP_TRIALS = 4
+"""Trials before the pruner compares, and before TPE models."""
+Pair = tuple[Checkpoint, Corpus]
+"""What is adapted to what."""
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One learning rate tried, and the validation losses of its transfer in bits per byte."""
+    """One learning rate tried, and the validation losses of its transfers in bits per byte, means over them."""
 
     number: int
     learning_rate: float
-    validation_bits_per_byte: float | None       # at the end; None where it was pruned or diverged
+    validation_bits_per_byte: float | None       # the lowest along the curves; None where it was pruned or diverged
     last_bits_per_byte: float | None             # the last one that was reported, of pruned trials too
     state: str                                   # complete, pruned
+    by_pair: tuple[float, ...] = ()              # the lowest of each pair; empty where it was pruned or diverged
 
     def row(self) -> dict[str, object]:
-        return asdict(self)
+        return {name: value for name, value in asdict(self).items() if name != BY_PAIR}
+
+    def of_pair(self, number: int) -> Trial:
+        """Return the trial as that of one pair alone; one that was pruned keeps the mean over all pairs."""
+        if not self.by_pair:
+            return self
+        loss = self.by_pair[number]
+        return replace(self, validation_bits_per_byte=loss, last_bits_per_byte=loss, by_pair=())
 
 
 def open_storage(storage: str) -> optuna.storages.BaseStorage:
@@ -60,21 +77,26 @@ def open_storage(storage: str) -> optuna.storages.BaseStorage:
                         f"({type(error).__name__})") from error
 
 
-def study_name(checkpoint: Checkpoint, target: Corpus, config: Config) -> str:
+def study_name(pairs: Sequence[Pair], title: str, config: Config) -> str:
     """Name the study by a digest of its question, so that the same question goes on where it stopped."""
-    question = asdict(config.transfer) | {"seed": config.seed, "source": checkpoint.sha256, "target": target.row()}
-    for name in NOT_ASKED:
+    question = asdict(config.transfer) | {"seed": config.seed, "pairs": [
+        [source.sha256, target.row()] for source, target in pairs]}
+    for name in (*NOT_ASKED, *(["trials"] if config.transfer.sampler == "tpe" else [])):    # of a grid they are part
         del question[name]
     digest = hashlib.sha256(json.dumps(question, sort_keys=True).encode()).hexdigest()[:12]
-    return f"{checkpoint.domain}-{checkpoint.step}-to-{target.name}-{config.transfer.shots}-shots-{digest}"
+    return f"{title}-{config.transfer.shots}-shots-{digest}"
 
 
-def open_study(checkpoint: Checkpoint, target: Corpus, config: Config, storage: str) -> optuna.Study:
+def pair_title(source: Checkpoint, target: Corpus) -> str:
+    return f"{source.domain}-{source.step}-to-{target.name}"
+
+
+def open_study(name: str, storage: str) -> optuna.Study:
     """Create or load the study, and close the trials of processes that are dead."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(
-        study_name=study_name(checkpoint, target, config), storage=open_storage(storage), load_if_exists=True,
-        direction="minimize", pruner=optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=1))
+        study_name=name, storage=open_storage(storage), load_if_exists=True, direction="minimize",
+        pruner=optuna.pruners.MedianPruner(n_startup_trials=STARTUP_TRIALS, n_warmup_steps=1))
     for trial in study.get_trials(states=[TrialState.RUNNING]):
         if is_dead(trial.user_attrs.get(PROCESS)):
             study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
@@ -99,61 +121,108 @@ def is_dead(process: Mapping[str, Any] | None) -> bool:
         return False
 
 
-def tune(studies: Sequence[optuna.Study], pairs: Sequence[tuple[Checkpoint, Corpus]],
-         config: Config) -> list[list[Trial]]:
+def tune(studies: Sequence[optuna.Study], pairs: Sequence[Sequence[Pair]], config: Config) -> list[list[Trial]]:
     """Run trials until each study has `trials` that ended or were pruned; returns them, earlier sessions' first.
 
-    `pairs` are checkpoint and target of each study; trials of equal number train as one batched model, and each
-    study goes as it would alone. The sampler is seeded by the number of ended trials, so 5 + 5 trials equal 10.
+    A trial adapts all `pairs` of its study at one rate, each to `tuning_seeds` draws of windows; its value is the mean
+    of their lowest validation losses. Transfers of all studies' trials of equal number train as batched models, as
+    many together as the configuration says, and each study goes as it would alone. The sampler is seeded by the number
+    of ended trials, so a study that is stopped goes on as if it had not been.
     """
     trials_of = [[as_trial(trial) for trial in study.get_trials(states=ENDED)] for study in studies]
     while waiting := [i for i, trials in enumerate(trials_of) if len(trials) < config.transfer.trials]:
-        running = [ask(studies[i], len(trials_of[i]), config) for i in waiting]
-        members = [FineTuning(*pairs[i], trial.params[RATE], config.seed)
-                   for i, trial in zip(waiting, running, strict=True)]
-        for i, trial, value in zip(waiting, running, run_trials(running, adapt(members, config)), strict=True):
-            state = TrialState.PRUNED if value is None else TrialState.COMPLETE
-            trials_of[i].append(as_trial(studies[i].tell(trial, value, state=state)))
+        running = [RunningTrial(ask(studies[i], len(trials_of[i]), config), pairs[i], config) for i in waiting]
+        run_trials(running, config)
+        for i, trial in zip(waiting, running, strict=True):
+            state = TrialState.PRUNED if trial.value is None else TrialState.COMPLETE
+            trials_of[i].append(as_trial(studies[i].tell(trial.trial, trial.value, state=state)))
     return trials_of
 
 
+def grid_of(config: Config) -> list[float]:
+    """Return the rates of a grid: evenly spaced in the logarithm, both ends of the range among them."""
+    settings = config.transfer
+    if settings.trials == 1 or settings.rate_low == settings.rate_high:
+        return [settings.middle_rate]
+    ratio = settings.rate_high / settings.rate_low
+    return [settings.rate_low * ratio ** (k / (settings.trials - 1)) for k in range(settings.trials)]
+
+
 def ask(study: optuna.Study, number: int, config: Config) -> optuna.Trial:
-    """Begin the next trial: the first rate is the geometric middle of the range, the others are log-uniform."""
-    low, high = config.transfer.rate_low, config.transfer.rate_high
-    study.sampler = optuna.samplers.TPESampler(seed=config.seed * 10_007 + number, n_startup_trials=4)
-    if number == 0 and not study.get_trials(states=(TrialState.WAITING,)):
-        study.enqueue_trial({RATE: config.transfer.middle_rate})
+    """Begin the next trial: of the grid in random order, or by TPE after some log-uniform ones."""
+    settings = config.transfer
+    if settings.sampler == "tpe":
+        study.sampler = optuna.samplers.TPESampler(seed=config.seed * 10_007 + number, n_startup_trials=STARTUP_TRIALS)
+        if number == 0 and not study.get_trials(states=(TrialState.WAITING,)):
+            study.enqueue_trial({RATE: settings.middle_rate})
+    else:       # Optuna's GridSampler stops a study, which ask and tell do not allow
+        tried = {trial.params.get(RATE) for trial in study.get_trials(states=(*ENDED, TrialState.RUNNING))}
+        rates = [rate for rate in grid_of(config) if rate not in tried]
+        study.enqueue_trial({RATE: random.Random(config.seed * 10_007 + number).choice(rates)})
     trial = study.ask()
     trial.set_user_attr(PROCESS, this_process())
-    trial.suggest_float(RATE, low, high, log=True)
+    trial.suggest_float(RATE, settings.rate_low, settings.rate_high, log=True)
     return trial
 
 
-def run_trials(trials: Sequence[optuna.Trial], curves: Iterator[list[AdaptationPoint]]) -> list[float | None]:
-    """Report the curves as they grow; returns the last loss of each, or None where it was pruned or is not finite."""
-    values: list[float | None] = [math.inf] * len(trials)
-    for points in curves:
-        for i, (trial, point) in enumerate(zip(trials, points, strict=True)):
-            if values[i] is not None:
-                values[i] = report_point(trial, point)
-        if not any(value is not None for value in values):
-            break
-    return values
+class RunningTrial:
+    """A trial under way: its transfers, and their losses point by point."""
+
+    def __init__(self, trial: optuna.Trial, pairs: Sequence[Pair], config: Config) -> None:
+        self.trial, self.seeds = trial, config.transfer.tuning_seeds
+        first = config.seed + FIRST_TUNING_SEED
+        self.members = [FineTuning(*pair, trial.params[RATE], first + k) for pair in pairs for k in range(self.seeds)]
+        self.lowest = [math.inf] * len(self.members)
+        self.is_pruned = False
+
+    @property
+    def value(self) -> float | None:
+        """The mean of the lowest losses; None where it was pruned or one is not finite."""
+        mean = sum(self.lowest) / len(self.lowest)
+        return mean if math.isfinite(mean) and not self.is_pruned else None
+
+    def report(self, points: Sequence[AdaptationPoint]) -> None:
+        """Take the next point of every transfer: the pruner may stop the trial, as does a loss that is not finite."""
+        if self.is_pruned:
+            return
+        mean = sum(point.bits_per_byte for point in points) / len(points)
+        self.lowest = [min(low, point.bits_per_byte) for low, point in zip(self.lowest, points, strict=True)]
+        if math.isfinite(mean):
+            self.trial.report(mean, points[0].step)
+        self.is_pruned = not math.isfinite(mean) or self.trial.should_prune()
+        if self.value is not None:
+            size = self.seeds
+            self.trial.set_user_attr(BY_PAIR, [sum(self.lowest[begin:begin + size]) / size
+                                               for begin in range(0, len(self.lowest), size)])
 
 
-def report_point(trial: optuna.Trial, point: AdaptationPoint) -> float | None:
-    """Report the loss at a point; returns it, or None where the pruner stops the trial or the loss is not finite."""
-    if not math.isfinite(point.bits_per_byte):
-        return None
-    trial.report(point.bits_per_byte, point.step)
-    return None if trial.should_prune() else point.bits_per_byte
+def run_trials(running: Sequence[RunningTrial], config: Config) -> None:
+    """Adapt the members of all trials, as many as one batched model as is configured, and report point by point."""
+    members = [member for trial in running for member in trial.members]
+    owners = [trial for trial in running for _ in trial.members]
+    size = transfers_together(config)
+    batches = [slice(begin, begin + size) for begin in range(0, len(members), size)]
+    curves: list[Iterator[Sequence[AdaptationPoint | None]]] = [adapt(members[batch], config) for batch in batches]
+    latest: list[AdaptationPoint | None] = [None] * len(members)
+    while not all(trial.is_pruned for trial in running):
+        for batch, curve in zip(batches, curves, strict=True):
+            if not all(trial.is_pruned for trial in owners[batch]):
+                latest[batch] = next(curve, [None] * len(members[batch]))
+        begin = 0
+        for trial in running:
+            known = [point for point in latest[begin:begin + len(trial.members)] if point]
+            begin += len(trial.members)
+            if len(known) == len(trial.members):
+                trial.report(known)
+        if not any(latest):
+            return
 
 
 def as_trial(trial: optuna.trial.FrozenTrial) -> Trial:
     value = trial.value if trial.state is TrialState.COMPLETE else None
     reported = trial.intermediate_values
     return Trial(trial.number, trial.params[RATE], value, reported[max(reported)] if reported else None,
-                 trial.state.name.lower())
+                 trial.state.name.lower(), tuple(trial.user_attrs.get(BY_PAIR, ())) if value is not None else ())
 
 
 def best_rate(trials: Sequence[Trial]) -> float:
@@ -163,3 +232,18 @@ def best_rate(trials: Sequence[Trial]) -> float:
     if not by_loss:
         raise UserError(f"learning rates must give at least one finite loss, got none in {len(trials)} trials")
     return min(by_loss)[2]
+
+
+def shared_rate(trials_of: Sequence[Sequence[Trial]]) -> float:
+    """Choose the one learning rate of the lowest mean validation loss over all studies, of those that all ended.
+
+    Where no rate ended in all of them, that which ended in most.
+    """
+    losses: dict[float, list[float]] = {}
+    for trials in trials_of:
+        for trial in trials:
+            if trial.validation_bits_per_byte is not None:
+                losses.setdefault(trial.learning_rate, []).append(trial.validation_bits_per_byte)
+    if not losses:
+        raise UserError(f"learning rates must give at least one finite loss, got none in {len(trials_of)} studies")
+    return min(losses, key=lambda rate: (-len(losses[rate]), sum(losses[rate]) / len(losses[rate]), rate))

@@ -18,7 +18,7 @@ from nanogpt.report.plots.panels import (
 )
 from nanogpt.report.style import INK, LineStyle, domain_styles, stage_style
 from nanogpt.report.tables import StudyTables, by_source, by_stage, most_shots
-from nanogpt.transfer.tables import COMPARED, curve_means, view_means, with_front
+from nanogpt.transfer.tables import ALL_SHOTS, COMPARED, curve_means, view_means, with_front
 
 VIEWS = {"tuned": LineStyle(INK), "fixed": LineStyle(INK, "o", ":", "none")}
 """A tuned rate is drawn full, a fixed one dotted and hollow."""
@@ -119,6 +119,7 @@ def forgetting_against_gain(tables: StudyTables) -> Figure:
 def stage_differences(tables: StudyTables) -> Figure:
     """Draw later minus earlier stage with 95 % intervals, both views side by side; a panel for each measure."""
     comparisons = tables.table("stage_comparisons")
+    comparisons = comparisons[comparisons["shots"].astype(str) == ALL_SHOTS]
     measures = [name for name in COMPARED if name in set(comparisons["measure"])]
     figure, every = panels(-(-len(measures) // 2), min(2, len(measures)), (4.2, 1.9), count=len(measures))
     for axes, measure in zip(every, measures, strict=True):
