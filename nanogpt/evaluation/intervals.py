@@ -41,10 +41,11 @@ class Interval:
 def clustered_interval(values_N: ArrayLike, weights_N: ArrayLike, *clusters_N: ArrayLike) -> Interval:
     """Return the interval of sum(values) / sum(weights), as bits per byte, where values of a cluster vary together.
 
-    Student's interval with the linearised variance of a ratio of cluster sums and the degrees of freedom of the
-    fewest clusters. With clusters of two kinds, as units of text and seeds, or sources and targets, the variances of
-    both are added and that of their crossing, which is in both, is taken off (Cameron, Gelbach & Miller 2011, J. Bus.
-    Econ. Stat. 29:238). Without clusters each value is one. ValueError where lengths differ or nothing is given.
+    Student's interval with the linearised variance of a ratio of cluster sums; degrees of freedom: clusters less one.
+    With clusters of two kinds, as units of text and seeds, or sources and targets, the variances of both are added and
+    that of their crossing, which is in both, is taken off (Cameron, Gelbach & Miller 2011, J. Bus. Econ. Stat.
+    29:238); degrees of freedom by Satterthwaite (1946), so that a kind of few clusters costs as much as it varies.
+    Without clusters each value is one. ValueError where lengths differ or nothing is given.
     """
     values, weights = np.asarray(values_N, float), np.asarray(weights_N, float)
     kinds = [np.unique(np.asarray(ids), return_inverse=True)[1] for ids in clusters_N] or [np.arange(len(values))]
@@ -59,14 +60,15 @@ def clustered_interval(values_N: ArrayLike, weights_N: ArrayLike, *clusters_N: A
     if units == 1:
         return Interval(float(value), float("nan"), float("nan"), float("nan"), units)
     variances = [cluster_variance(errors, ids) for ids in kinds]
-    variance = variances[0]
+    variance, freedom = variances[0], units - 1.0
     if len(kinds) == 2:
+        freedom = satterthwaite(variances, [int(ids.max()) for ids in kinds])
         crossed = kinds[0] * (int(kinds[1].max()) + 1) + kinds[1]
         variance = max(sum(variances) - cluster_variance(errors, np.unique(crossed, return_inverse=True)[1]),
                        *variances)
     error = float(np.sqrt(variance))
-    half = float(stdtrit(units - 1, (1 + LEVEL) / 2)) * error
-    p_value = 2 * float(stdtr(units - 1, -abs(value) / error)) if error else float(value == 0)
+    half = float(stdtrit(freedom, (1 + LEVEL) / 2)) * error
+    p_value = 2 * float(stdtr(freedom, -abs(value) / error)) if error else float(value == 0)
     return Interval(float(value), float(value) - half, float(value) + half, p_value, units)
 
 
@@ -74,6 +76,12 @@ def cluster_variance(errors_N: NDArray[np.float64], ids_N: NDArray[np.int64]) ->
     """Return the variance of a sum whose errors vary together inside a cluster."""
     sums = np.bincount(ids_N, errors_N)
     return float((sums**2).sum() * len(sums) / (len(sums) - 1)) if len(sums) > 1 else 0.0
+
+
+def satterthwaite(variances: Sequence[float], freedoms: Sequence[float]) -> float:
+    """Return the degrees of freedom of a sum of variances that were estimated with so many each."""
+    parts = sum(variance**2 / freedom for variance, freedom in zip(variances, freedoms, strict=True))
+    return sum(variances) ** 2 / parts if parts else float(min(freedoms))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -78,7 +78,9 @@ def test_two_kinds_are_statsmodels_two_way_variance() -> None:
     crossed = one + two - both
     crossings = len({*zip(first, second, strict=True)})
     variance = 9 / 8 * one + 6 / 5 * two - crossings / (crossings - 1) * crossed
-    half = float(stats.t.ppf(0.975, 5)) * variance**0.5
+    parts = (9 / 8 * one, 8), (6 / 5 * two, 5)
+    freedom = sum(part for part, _ in parts) ** 2 / sum(part**2 / degrees for part, degrees in parts)
+    half = float(stats.t.ppf(0.975, freedom)) * variance**0.5
     assert interval.units == 6 and interval.high - interval.value == pytest.approx(half)
 
 
