@@ -11,15 +11,16 @@ import inspect
 import io
 import re
 import unicodedata
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import accumulate
 from pathlib import Path
 from typing import NamedTuple
 from xml.etree import ElementTree
 
 from nanogpt.errors import UserError
+from nanogpt.text.clean_code import clean_cpp, clean_python
 from nanogpt.text.clean_math import clean_docstring, clean_hardy
-from nanogpt.text.clean_prose import clean_play, clean_wikitext, clean_wikitext_tokens, tidy
+from nanogpt.text.clean_prose import clean_documentation, clean_play, clean_wikitext, clean_wikitext_tokens, tidy
 
 
 class RawFile(NamedTuple):
@@ -38,6 +39,12 @@ DOCSTRING_MODULE = "function_docs.py"
 """The module of mpmath whose docstrings are strings that are assigned to names."""
 WIKITEXT_TITLE = re.compile(r"^(?= = (?:\d+ )?[A-Z][^=\r\n]* = \r?$)", re.MULTILINE)
 """Before an article's title in WikiText: a heading inside has two or more `=` on each side, a formula no capital."""
+TOPICS_MODULE = "topics.py"
+"""The module of Python's pydoc_data whose strings are the language reference, topic by topic."""
+SHORTEST_DOCSTRING = 120
+"""Characters of a docstring that explains something; shorter ones name what a function does."""
+SHORTEST_DOCUMENT = 200
+"""Characters of a module, header or topic with something of its own in it."""
 HARDY_CHAPTER = re.compile(r"(?<=\n)\n(?=(?:CHAPTER|APPENDIX) [IVX]+\n)")
 """The blank line before a chapter or an appendix of Hardy."""
 
@@ -123,6 +130,51 @@ def docstrings(body: list[ast.stmt], assigned: bool = False) -> Iterator[str]:
 def read_hardy(files: Sequence[RawFile]) -> list[str]:
     """Return the chapters and appendices of Hardy's *Course of Pure Mathematics* from Project Gutenberg's TeX."""
     return [part for file in files for part in HARDY_CHAPTER.split(clean_hardy(file.content.decode("latin-1")))]
+
+
+def with_substance(documents: Iterable[str]) -> list[str]:
+    """Return the documents of SHORTEST_DOCUMENT or more characters: shorter ones pass on what stands elsewhere."""
+    return [document for document in documents if len(document) >= SHORTEST_DOCUMENT]
+
+
+def read_python_code(files: Sequence[RawFile]) -> list[str]:
+    """Return the code of Python modules, without their docstrings."""
+    return with_substance(clean_python(file.content.decode("utf-8")) for file in files)
+
+
+def read_cpp_code(files: Sequence[RawFile]) -> list[str]:
+    """Return the code of C++ headers."""
+    return with_substance(clean_cpp(file.content.decode("utf-8")) for file in files)
+
+
+def read_documentation(files: Sequence[RawFile]) -> list[str]:
+    """Return the docstrings of each Python module whole; the topics of TOPICS_MODULE are documents of their own.
+
+    A docstring shorter than SHORTEST_DOCSTRING is left out, and a paragraph of that length that recurs is kept once.
+    """
+    seen: set[str] = set()
+    documents = []
+    for file in files:
+        body = ast.parse(file.content).body
+        if file.name == TOPICS_MODULE:
+            documents += [without_seen(clean_documentation(topic), seen) for topic in topics(body)]
+        else:
+            whole = (clean_documentation(text) for text in docstrings(body) if len(text) >= SHORTEST_DOCSTRING)
+            documents.append("\n".join(filter(None, (without_seen(text, seen, SHORTEST_DOCSTRING) for text in whole))))
+    return with_substance(documents)
+
+
+def topics(body: list[ast.stmt]) -> list[str]:
+    """Return the values of the dictionaries of strings that a module assigns."""
+    tables = (ast.literal_eval(node.value) for node in body if isinstance(node, ast.Assign))
+    return [text for table in tables for text in table.values()]
+
+
+def without_seen(text: str, seen: set[str], shortest: int = 0) -> str:
+    """Return `text` without its paragraphs of `shortest` or more characters that are in `seen`; add the others."""
+    fresh = [part for part in text.strip("\n").split("\n\n") if len(part) < shortest or part.strip() not in seen]
+    seen.update(part.strip() for part in fresh)
+    return "\n\n".join(fresh) + "\n" if any(len(part) >= shortest and part.strip() for part in fresh) else ""
 
 
 def read_user_file(domain: str, path: str) -> tuple[str, bytes]:

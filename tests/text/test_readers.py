@@ -9,10 +9,13 @@ import pytest
 from nanogpt.text.readers import (
     RawFile,
     joined,
+    read_cpp_code,
     read_docstrings,
+    read_documentation,
     read_hardy,
     read_plain_text,
     read_plays,
+    read_python_code,
     read_wikipedia_dump,
     read_wikitext_tokens,
     thinned,
@@ -43,6 +46,21 @@ def test_a_module_that_is_mostly_code_is_left_out() -> None:
     module = f'"""{SENTENCE}"""\n'
     assert read_docstrings([RawFile("theory.py", module.encode())]) == [f"{SENTENCE}\n"]
     assert read_docstrings([RawFile("code.py", (module + "x = 1\n" * 1000).encode())]) == []
+
+
+def test_documentation_is_that_of_modules_and_of_the_topics_of_python() -> None:
+    topic = f"{SENTENCE} {SENTENCE} {SENTENCE}"
+    topics = f"topics = {{'if': 'The if\\n\\n{topic}', 'again': '{topic}'}}"
+    long = f"{SENTENCE} {SENTENCE} >>> f(1) {SENTENCE}"
+    module = f'"""{long}"""\ndef f():\n    """{SENTENCE}"""\ndef g():\n    """{long}\n\n    {long[::-1]}"""\n'
+    files = [RawFile("topics.py", topics.encode()), RawFile("theory.py", module.encode()), RawFile("x.py", b"x = 1\n")]
+    assert read_documentation(files) == [f"The if\n\n{topic}\n", f"{long}\n\n{long[::-1]}\n"]
+
+
+def test_code_of_hardly_any_lines_is_left_out() -> None:
+    code = "".join(f"int x{number} = {number};\n" for number in range(30))
+    assert read_cpp_code([RawFile("a.h", b"#pragma once\n"), RawFile("b.h", code.encode())]) == [code]
+    assert read_python_code([RawFile("a.py", b"from b import *\n"), RawFile("b.py", code.replace("int ", "").encode())])
 
 
 def test_files_follow_each_other_in_the_order_given() -> None:
