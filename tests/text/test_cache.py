@@ -48,11 +48,12 @@ def test_another_cleaning_code_cleans_again(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_the_code_of_every_reader_and_of_the_cleaners_that_it_calls_is_in_the_key() -> None:
-    readers = [source.read for domain in BUILT_IN.values() for source in (domain.embedded, domain.full)]
+    readers = [source.read for domain in BUILT_IN.values() for source in (domain.embedded, domain.full)
+               if source]
     for reader in readers:
         assert Path(sys.modules[reader.__module__].__file__ or "").parent == cache.CODE
     cleaners = [module for name, module in sys.modules.items() if name.startswith("nanogpt.text.clean_")]
-    assert len(cleaners) >= 2 and all(Path(module.__file__ or "").parent == cache.CODE for module in cleaners)
+    assert len(cleaners) >= 3 and all(Path(module.__file__ or "").parent == cache.CODE for module in cleaners)
 
 
 def test_a_damaged_text_is_cleaned_again(tmp_path: Path) -> None:
