@@ -19,6 +19,10 @@ JOINT = "joint"
 """What stands in place of a domain for the reference model that is trained on all of them."""
 CORPORA = ("embedded", "full")
 SPLIT_WAYS = ("spread", "documents", "contiguous")
+BUILT_IN_DOMAINS = ("shakespeare", "wikipedia", "math", "python", "cpp", "reference", "science")
+"""The names of the domains that `text/sources.py` can read without a path."""
+ALL = "all"
+"""What stands in place of the names of all built-in domains."""
 LATEST = "latest"
 """What stands in place of a run id for the newest finished study."""
 STRONGEST_COUNTS = "5-gram"
@@ -41,12 +45,20 @@ STAGE_SHARES = {"early": 1 / 16, "mid": 1 / 4, "late": 3 / 4, "final": 1.0}
 """Which share of a training each stage stands for; the checkpoint nearest to it carries the name."""
 
 
+def listed_domains(domains: str) -> tuple[str, ...]:
+    """List what a comma-separated text names, each once; ALL stands for the built-in domains."""
+    specs = [spec.strip() for spec in domains.split(",") if spec.strip()]
+    return tuple(dict.fromkeys(known for spec in specs for known in (BUILT_IN_DOMAINS if spec == ALL else (spec,))))
+
+
 @dataclass(frozen=True)
 class DataConfig:
     """Which texts, and how they become characters."""
 
-    domains: str = knob("shakespeare,wikipedia,math", "domains of the study, comma-separated; also name=path")
-    corpora: str = knob("embedded", "embedded (texts inside installed packages) or full (pinned downloads)")
+    domains: str = knob("shakespeare,wikipedia,math", "domains of the study, comma-separated: "
+                        f"{', '.join(BUILT_IN_DOMAINS)}, {ALL} of these, or name=path")
+    corpora: str = knob("embedded", "embedded (texts inside installed packages) or full (pinned downloads; where a "
+                        "domain has none, its embedded text)")
     cache: str = knob("", "folder of downloaded texts; empty: the user's cache folder, or NANOGPT_CACHE")
     equal_bytes: bool = knob(True, "use of each domain as many bytes as the smallest has")
     split: str = knob("spread", "validation and test are spread (pieces from everywhere in the text), documents "
@@ -61,7 +73,7 @@ class DataConfig:
 
     @property
     def domain_specs(self) -> tuple[str, ...]:
-        return tuple(spec.strip() for spec in self.domains.split(",") if spec.strip())
+        return listed_domains(self.domains)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from nanogpt.config import Config, ModelConfig, make_config
 from nanogpt.model.checkpoint import Checkpoint
 from nanogpt.model.gpt import GPT
 from nanogpt.text.corpus import Corpus, make_corpora
-from nanogpt.text.sources import DOMAINS, DomainText, load_domain
+from nanogpt.text.sources import DomainText, load_domain
 from nanogpt.tracking import registry
 from nanogpt.tracking.run import open_run
 from nanogpt.training.loop import train
@@ -30,8 +30,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def texts() -> list[DomainText]:
-    """Real text of the three domains, the first 40 000 characters of each."""
-    return [domain_text(name, load_domain(name).text[:CHARACTERS]) for name in DOMAINS]
+    """Real text of the three default domains, the first 40 000 characters of each."""
+    return [domain_text(name, load_domain(name).text[:CHARACTERS]) for name in make_config().data.domain_specs]
 
 
 @pytest.fixture(scope="session")

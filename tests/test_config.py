@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from nanogpt.config import GROUPS, PRESETS, Config, ModelConfig, make_config, settings
+from nanogpt.config import BUILT_IN_DOMAINS, GROUPS, PRESETS, Config, ModelConfig, make_config, settings
 
 BROKEN = [("n_layer", 0), ("n_head", -1), ("n_embd", 0), ("block_size", -1), ("dropout", 1.0), ("dropout", -0.1),
           ("max_steps", 0), ("batch_size", 0), ("learning_rate", 0.0), ("matrix_learning_rate", -1.0),
@@ -72,6 +72,18 @@ def test_changes_reach_the_group_that_owns_them() -> None:
     assert (config.seed, config.model.n_layer, config.transfer.shots) == (7, 5, 3)
     assert config.data.domain_specs == ("math", "own=a.txt")
     assert make_config(temperatures="0, 1.5").analysis.temperature_values == (0.0, 1.5)
+
+
+@pytest.mark.parametrize(("domains", "specs"), [
+    ("all", BUILT_IN_DOMAINS), (" all ,", BUILT_IN_DOMAINS), ("all,mine=x.txt", (*BUILT_IN_DOMAINS, "mine=x.txt")),
+    ("mine=x.txt,all,math", ("mine=x.txt", *BUILT_IN_DOMAINS)), ("math,all,all", ("math", *[
+        name for name in BUILT_IN_DOMAINS if name != "math"])), ("math,math", ("math",))])
+def test_all_stands_for_every_built_in_domain_and_none_is_listed_twice(domains: str, specs: tuple[str, ...]) -> None:
+    assert make_config(domains=domains).data.domain_specs == specs
+
+
+def test_the_default_domains_are_three() -> None:
+    assert make_config().data.domain_specs == ("shakespeare", "wikipedia", "math")
 
 
 @pytest.mark.parametrize("name", ["n_embed", "preset_", "model", "vocab_size"])

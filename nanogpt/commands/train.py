@@ -5,12 +5,13 @@ from __future__ import annotations
 import click
 
 from nanogpt.commands import options
-from nanogpt.config import JOINT, Config
+from nanogpt.config import ALL, JOINT, Config, listed_domains
 
 
 @options.command("data", "model", "train", "analysis")
 @click.option("--domain", default="shakespeare", show_default=True,
-              help=f"domains, comma-separated; also name=path of a UTF-8 file, or {JOINT}: all of --domains together")
+              help=f"domains, comma-separated; also {ALL}: every built-in one, name=path of a UTF-8 file, or {JOINT}: "
+                   "all of --domains together")
 @click.option("--resume", default="", help="id of the run of a stopped training, or of the run over several that one "
                                            "command began: what is not finished goes on with its own settings")
 def train(config: Config, domain: str, resume: str) -> None:
@@ -23,7 +24,7 @@ def train(config: Config, domain: str, resume: str) -> None:
     from nanogpt.study.train import run_trainings
     from nanogpt.tracking.run import earlier_training
 
-    specs = list(dict.fromkeys(spec.strip() for spec in domain.split(",") if spec.strip()))
+    specs = list(listed_domains(domain))
     earlier = earlier_training(resume) if resume else None
     if earlier:
         config, specs = earlier.config, inputs.resumed_specs(earlier, specs)

@@ -18,9 +18,10 @@ CODE = Path(__file__).parent
 
 
 class CleanedText(NamedTuple):
-    """A cleaned text, with the SHA-256 and the size in bytes of what it was made from."""
+    """A cleaned text, where its documents begin, and the SHA-256 and the size in bytes of what it was made from."""
 
     text: str
+    document_starts: tuple[int, ...]
     raw_sha256: str
     raw_bytes: int
 
@@ -39,22 +40,35 @@ def cache_folder(cache: Path | None) -> Path | None:
 def cached_text(folder: Path | None, label: str, origin: str, clean: Callable[[], CleanedText]) -> CleanedText:
     """Return what `clean` returns, kept in `folder` for as long as `origin` and the code of this wing stay the same.
 
-    A damaged file is made again. Nothing is kept without a folder, or in one that cannot be written.
+    A file that is damaged or of another format is made again. Nothing is kept without a folder, or in one that cannot
+    be written.
     """
     path = None if folder is None else folder / f"cleaned-{label}-{cache_key(origin)}.txt"
     if path is not None and path.is_file():
         with contextlib.suppress(OSError, ValueError, KeyError):
-            head, _, body = path.read_bytes().partition(b"\n")
-            facts = json.loads(head)
-            if hashlib.sha256(body).hexdigest() == facts["sha256"]:
-                return CleanedText(body.decode(), facts["raw_sha256"], facts["raw_bytes"])
+            return unpacked(path.read_bytes())
     cleaned = clean()
     if path is not None:
-        body = cleaned.text.encode()
-        facts = {"sha256": hashlib.sha256(body).hexdigest(), "raw_sha256": cleaned.raw_sha256,
-                 "raw_bytes": cleaned.raw_bytes}
-        write_whole(path, json.dumps(facts).encode() + b"\n" + body)
+        write_whole(path, packed(cleaned))
     return cleaned
+
+
+def packed(cleaned: CleanedText) -> bytes:
+    """Return a file's content: a line with the SHA-256 of what follows, a line of facts as JSON, the text."""
+    facts = {"document_starts": cleaned.document_starts, "raw_sha256": cleaned.raw_sha256,
+             "raw_bytes": cleaned.raw_bytes}
+    content = json.dumps(facts).encode() + b"\n" + cleaned.text.encode()
+    return hashlib.sha256(content).hexdigest().encode() + b"\n" + content
+
+
+def unpacked(file: bytes) -> CleanedText:
+    """Return what `packed` was given. ValueError or KeyError for a damaged file, or one of another format."""
+    digest, _, content = file.partition(b"\n")
+    if digest.decode() != hashlib.sha256(content).hexdigest():
+        raise ValueError("the file of a cleaned text is damaged")
+    head, _, body = content.partition(b"\n")
+    facts = json.loads(head)
+    return CleanedText(body.decode(), tuple(facts["document_starts"]), facts["raw_sha256"], facts["raw_bytes"])
 
 
 def cache_key(origin: str) -> str:

@@ -33,6 +33,7 @@ FIRST_SHOWN = re.compile(
 LAST_SHOWN = re.compile(r"lang-.*|transl|angbr|native name|sup|sub")
 SYMBOLS = {"mdash": " – ", "ndash": "–", "spaced ndash": " – ", "snd": " – ", "·": " · ", "nbsp": " ", "spaces": " ",
            "'s": "'s", "'": "'", "!": "|"}  # fmt: skip
+LEGAL = re.compile(r"copyright|all rights reserved|warrant(?:y|ies)\b|redistributions? ", re.IGNORECASE)
 INVISIBLE = re.compile(r"[\u00ad\u200b-\u200f\u202a-\u202e\u2060\ufeff\x00-\x09\x0b-\x1f\x7f]")
 
 
@@ -188,3 +189,14 @@ def clean_wikitext_tokens(source: str) -> str:
         text = re.sub(r" ('(?:s|re|ve|ll|d|m|t)|n't)\b", r"\1", re.sub(r"s ' ", "s' ", text))
         paragraphs.append(re.sub(r" {2,}", " ", text))
     return tidy("\n\n".join(paragraph for paragraph in paragraphs if paragraph))
+
+
+def clean_documentation(source: str) -> str:
+    """Return documentation whole, its lists of parameters and its examples too, as laid out for reading.
+
+    Left out: tables that are drawn with `+--+`, lines that a template would fill in, marks for the tests of examples,
+    and paragraphs of copyright.
+    """
+    text = re.sub(r"^ *(?:\+[-=+]+|\|.*\|) *\n|^.*%\(\w+\)s.*\n", "", source.expandtabs(4) + "\n", flags=re.MULTILINE)
+    text = tidy(re.sub(r" *# *doctest:.*|^ *<BLANKLINE>$", "", text, flags=re.MULTILINE))
+    return tidy("\n\n".join(paragraph for paragraph in text.split("\n\n") if not LEGAL.search(paragraph)))

@@ -9,20 +9,29 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import platform
 import re
+import sysconfig
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
-from nanogpt.config import CORPORA, JOINT
+from nanogpt.config import ALL, CORPORA, JOINT
 from nanogpt.errors import UserError, require
 from nanogpt.text import readers
 from nanogpt.text.cache import CleanedText, cache_folder, cached_text
-from nanogpt.text.readers import RawFile, Reader
+from nanogpt.text.readers import RawFile, Reader, joined, thinned
 
 GITHUB = "https://raw.githubusercontent.com/"
+STANDARD_LIBRARY = "python"
+"""What stands in place of a package for the standard library of the Python that runs."""
+NOT_LIBRARY = ("tests?|idle_test|idlelib|lib2to3|turtledemo|distutils|ensurepip|encodings|(?:site|dist)-packages"
+               "|config-.*|_sysconfigdata.*|stringprep.py|entities.py|this.py|__p?hello__.*")
+"""What lies in its folder and is other software, tests, tables or no longer there in newer versions."""
+LIMIT = 3_000_000
+"""Characters of a domain whose source holds much more."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +42,8 @@ class EmbeddedSource:
     pattern: str                    # of the files, below each package's folder
     read: Reader
     licence: str
-    skipped_folders: str = ""       # regular expression of the names of folders whose files are left out
+    skipped: str = ""               # regular expression of the names of files and folders that are left out
+    limit: int = 1 << 30            # characters; of a longer text, documents are left out evenly
 
 
 @dataclass(frozen=True)
@@ -49,10 +59,10 @@ class FullSource:
 
 @dataclass(frozen=True)
 class BuiltInDomain:
-    """The two texts that a built-in name stands for."""
+    """The texts that a built-in name stands for; where there is no full one, the embedded one stands for it too."""
 
     embedded: EmbeddedSource
-    full: FullSource
+    full: FullSource | None = None
 
 
 BUILT_IN: dict[str, BuiltInDomain] = {
@@ -81,8 +91,19 @@ BUILT_IN: dict[str, BuiltInDomain] = {
             "4e4677efef47e4935eb6d69670e4c283d9dc9217/38769-t/38769-t.tex",
             "6646b604f5bbffce77f07f8b39a224aafba8c1b1641808d1572b456671a1fc4e", "math.tex",
             readers.read_hardy, "public domain in the USA; Project Gutenberg License")),
+    "python": BuiltInDomain(EmbeddedSource(
+        (STANDARD_LIBRARY,), "**/*.py", readers.read_python_code, "PSF-2.0", NOT_LIBRARY + "|pydoc_data", LIMIT)),
+    "cpp": BuiltInDomain(EmbeddedSource(
+        ("torch",), "include/torch/csrc/**/*.h", readers.read_cpp_code, "BSD-3 (torch)",
+        ".*generated.*|pythoncapi_compat.h", LIMIT)),
+    "reference": BuiltInDomain(EmbeddedSource(
+        (STANDARD_LIBRARY,), "**/*.py", readers.read_documentation, "PSF-2.0", NOT_LIBRARY, LIMIT)),
+    "science": BuiltInDomain(EmbeddedSource(
+        ("numpy", "scipy"), "**/*.py", readers.read_documentation, "BSD-3 (numpy, scipy)",
+        "tests|testing|_lib|distutils|f2py|typing|_typing|_vendor|_examples|conftest.py", LIMIT)),
 }
-"""The built-in domains: a new one is an entry here, and a reader where no other fits."""
+"""The built-in domains: a new one is an entry here, its name in `config.BUILT_IN_DOMAINS`, and a reader where no other
+fits."""
 DOMAINS: tuple[str, ...] = tuple(BUILT_IN)
 
 
@@ -91,7 +112,8 @@ class DomainText:
     """A domain's cleaned text and where it came from.
 
     `raw_sha256` and `raw_bytes` are those of the bytes as they lie there; where a text comes from several files, of
-    their concatenation in sorted order.
+    their concatenation in sorted order. `document_starts` are the offsets in `text`, in characters and ascending from
+    0, at which its documents begin: plays, articles, chapters, modules; a user's file is one document.
     """
 
     name: str
@@ -122,12 +144,12 @@ class DomainText:
 def load_domain(spec: str, corpora: str = "embedded", cache: Path | None = None) -> DomainText:
     """Return the text of a domain.
 
-    `spec` is a name of `DOMAINS` or `name=path` for a UTF-8 file; `corpora` says which of the two texts a built-in
-    name stands for and does not matter for a file. `cache` is the folder of the downloads and of cleaned texts kept
-    for next time (default: the environment's NANOGPT_CACHE, else the user's cache folder); it is only read where it
-    may not be written. UserError, one line: unknown domain or corpora, a name that cannot name a model, a file that
-    is missing, a folder, empty, binary or not UTF-8, a package that is not installed, a download that failed or has
-    another SHA-256.
+    `spec` is a name of `DOMAINS` or `name=path` for a UTF-8 file; `corpora` says which of its texts a built-in name
+    stands for and does not matter for a file, nor for a domain that has no full text. `cache` is the folder of the
+    downloads and of cleaned texts kept for next time (default: the environment's NANOGPT_CACHE, else the user's cache
+    folder); it is only read where it may not be written. UserError, one line: unknown domain or corpora, a name that
+    cannot name a model, a file that is missing, a folder, empty, binary or not UTF-8, a package that is not installed,
+    a download that failed or has another SHA-256.
     """
     name = domain_name(spec)
     require(corpora in CORPORA, f"corpora must be {' or '.join(CORPORA)}", corpora)
@@ -137,21 +159,22 @@ def load_domain(spec: str, corpora: str = "embedded", cache: Path | None = None)
         return DomainText(name, text, "file", str(Path(path).expanduser()), "unknown (user's file)",
                           hashlib.sha256(raw).hexdigest(), len(raw))
     folder = cache_folder(cache)
-    return load_embedded(name, folder) if corpora == "embedded" else load_full(name, folder)
+    full = BUILT_IN[name].full
+    return load_embedded(name, folder) if corpora == "embedded" or full is None else load_full(name, full, folder)
 
 
 def domain_name(spec: str) -> str:
     """Return the domain's name: `"recipes=path/x.txt"` gives `"recipes"`, a built-in name itself.
 
     UserError for a name other than lower-case letters, digits, `-` and `_` after a first letter (it becomes part of
-    model names and metric keys), for JOINT, and for a name without `=path` that is not in `DOMAINS`.
+    model names and metric keys), for ALL and JOINT, and for a name without `=path` that is not in `DOMAINS`.
     """
     name, equals, _ = spec.partition("=")
     if not equals and name not in DOMAINS:
         near = difflib.get_close_matches(name.lower(), DOMAINS, n=1)
         guess = f" did you mean {near[0]!r}?" if near else ""
         raise UserError(f"unknown domain {spec!r}:{guess} known: {', '.join(DOMAINS)}, or name=path")
-    require(name != JOINT, "domain name must not be the one that stands for all domains together", name)
+    require(name not in (ALL, JOINT), f"domain name must not be {ALL} or {JOINT}, which stand for several", name)
     if not re.fullmatch(r"[a-z][a-z0-9_-]*", name):
         raise UserError(f"domain name must start with a-z and hold only a-z, 0-9, '-' and '_', got {name!r}")
     return name
@@ -160,26 +183,33 @@ def domain_name(spec: str) -> str:
 def load_embedded(name: str, folder: Path | None) -> DomainText:
     """Return the text inside the installed packages; cleaned text is kept in `folder`."""
     source = BUILT_IN[name].embedded
-    roots = [package_folder(name, requirement) for requirement in source.requirements]
-    installed = ", ".join(f"{root.name} {version(root.name)}" for root in roots)
+    packages = [requirement.partition("==")[0] for requirement in source.requirements]
+    roots = [package_folder(name, package) for package in packages]
+    installed = ", ".join(f"{package} {package_version(package)}" for package in packages)
     origin = f"{installed}: {source.pattern}"
 
     def clean() -> CleanedText:
         files = [RawFile(path.name, path.read_bytes()) for root in roots for path in sorted(root.glob(source.pattern))
-                 if not any(re.fullmatch(source.skipped_folders, part) for part in path.relative_to(root).parts)]
+                 if not any(re.fullmatch(source.skipped, part) for part in path.relative_to(root).parts)]
         if not files:
             raise UserError(f"domain {name!r} needs {source.pattern}, got {installed} without it: "
                             f"pip install {' '.join(source.requirements)}")
         raw = b"".join(file.content for file in files)
-        return CleanedText(source.read(files), hashlib.sha256(raw).hexdigest(), len(raw))
+        documents = thinned(source.read(files), source.limit)
+        return CleanedText(*joined(documents), hashlib.sha256(raw).hexdigest(), len(raw))
 
     cleaned = cached_text(folder, f"{name}-embedded", origin, clean)
-    return DomainText(name, cleaned.text, "embedded", origin, source.licence, cleaned.raw_sha256, cleaned.raw_bytes)
+    return DomainText(name, cleaned.text, "embedded", origin, source.licence, cleaned.raw_sha256, cleaned.raw_bytes,
+                      cleaned.document_starts)
 
 
-def package_folder(name: str, requirement: str) -> Path:
-    """Return the folder of an installed package. UserError with the command that installs it, where it is missing."""
-    package = requirement.partition("==")[0]
+def package_folder(name: str, package: str) -> Path:
+    """Return the folder of an installed package, or of the standard library.
+
+    UserError with the command that installs it, where it is missing.
+    """
+    if package == STANDARD_LIBRARY:
+        return Path(sysconfig.get_path("stdlib"))
     spec = find_spec(package)
     if spec is None or not spec.submodule_search_locations:
         raise UserError(f"domain {name!r} needs the package {package}, got none installed: "
@@ -187,9 +217,13 @@ def package_folder(name: str, requirement: str) -> Path:
     return Path(next(iter(spec.submodule_search_locations)))
 
 
-def load_full(name: str, folder: Path | None) -> DomainText:
+def package_version(package: str) -> str:
+    """Return the version of an installed package; for the standard library, Python's."""
+    return platform.python_version() if package == STANDARD_LIBRARY else version(package)
+
+
+def load_full(name: str, source: FullSource, folder: Path | None) -> DomainText:
     """Return the downloaded text; the download and the cleaned text are kept in `folder`."""
-    source = BUILT_IN[name].full
     if folder is None:
         raise UserError(f"domain {name!r} needs a cache folder, got none: set NANOGPT_CACHE or pip install pooch")
     path = folder / source.file_name
@@ -199,8 +233,8 @@ def load_full(name: str, folder: Path | None) -> DomainText:
         raise UserError(f"{path} must have SHA-256 {source.sha256} ({source.url}), got {digest}: "
                         "delete it or put the right file there")
     cleaned = cached_text(folder, f"{name}-full", digest, lambda: CleanedText(
-        source.read([RawFile(source.file_name, raw)]), digest, len(raw)))
-    return DomainText(name, cleaned.text, "full", source.url, source.licence, digest, len(raw))
+        *joined(source.read([RawFile(source.file_name, raw)])), digest, len(raw)))
+    return DomainText(name, cleaned.text, "full", source.url, source.licence, digest, len(raw), cleaned.document_starts)
 
 
 def download(source: FullSource, folder: Path) -> bytes:

@@ -62,7 +62,7 @@ BAD = [
     (main, ["--weight-decay", "inf"], "weight_decay must be >= 0 and finite, got inf"),
     (main, ["--smooth-noise", "nan"], "smooth_noise must be >= 0 and finite, got nan"),
     (main, ["--stages", ","], "stages must be among early, mid, late, final, got ','"),
-    (main, ["--domains", "joint=x.txt"], "domain name must not be the one that stands for all domains together"),
+    (main, ["--domains", "joint=x.txt"], "domain name must not be all or joint, which stand for several"),
     (train, ["--domain", "joint", "--domains", "math"], "domains must be at least two for joint, got 'math'"),
     (main, ["--extend-vocabulary", "yes"], "extend_vocabulary must be off but in transfer and tune"),
     (main, ["--grid-shots", "4,x"], "grid_shots must be numbers > 0, comma-separated, got '4,x'"),

@@ -33,12 +33,12 @@ from nanogpt.report import page as report
 from nanogpt.study import train as training_phase
 from nanogpt.study.archive import read_study
 from nanogpt.study.inputs import study_corpora
-from nanogpt.text.sources import DOMAINS
 from nanogpt.tracking import environment, registry
 from nanogpt.tracking import run as tracking
 from nanogpt.tracking.finished import find_study
 from nanogpt.training import loop as training
 
+DOMAINS = make_config().data.domain_specs
 ALIASES = {"early", "mid", "late", "final", "best"}
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import shutil
 import sys
 from pathlib import Path
@@ -21,7 +23,7 @@ class Cleaner:
 
     def __call__(self) -> CleanedText:
         self.calls += 1
-        return CleanedText("a clean text, é\n", "0" * 64, 7)
+        return CleanedText("a clean text, é\n\nand more\n", (0, 17), "0" * 64, 7)
 
 
 def test_a_text_is_cleaned_once_for_each_origin(tmp_path: Path) -> None:
@@ -46,11 +48,12 @@ def test_another_cleaning_code_cleans_again(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_the_code_of_every_reader_and_of_the_cleaners_that_it_calls_is_in_the_key() -> None:
-    readers = [source.read for domain in BUILT_IN.values() for source in (domain.embedded, domain.full)]
+    readers = [source.read for domain in BUILT_IN.values() for source in (domain.embedded, domain.full)
+               if source]
     for reader in readers:
         assert Path(sys.modules[reader.__module__].__file__ or "").parent == cache.CODE
     cleaners = [module for name, module in sys.modules.items() if name.startswith("nanogpt.text.clean_")]
-    assert len(cleaners) >= 2 and all(Path(module.__file__ or "").parent == cache.CODE for module in cleaners)
+    assert len(cleaners) >= 3 and all(Path(module.__file__ or "").parent == cache.CODE for module in cleaners)
 
 
 def test_a_damaged_text_is_cleaned_again(tmp_path: Path) -> None:
@@ -60,8 +63,21 @@ def test_a_damaged_text_is_cleaned_again(tmp_path: Path) -> None:
     for damaged in (kept.read_bytes()[:-3], b"", b"{}\n", b"not json\n"):
         kept.write_bytes(damaged)
         before = clean.calls
-        assert cached_text(tmp_path, "x", "v1", clean).text == "a clean text, é\n"
+        assert cached_text(tmp_path, "x", "v1", clean) == Cleaner()()
         assert clean.calls == before + 1
+
+
+def test_a_text_kept_without_its_documents_is_cleaned_again(tmp_path: Path) -> None:
+    """As it was kept before documents were: one line of facts, then the text."""
+    clean = Cleaner()
+    cached_text(tmp_path, "x", "v1", clean)
+    (kept,) = tmp_path.iterdir()
+    body = clean().text.encode()
+    facts = {"sha256": hashlib.sha256(body).hexdigest(), "raw_sha256": "0" * 64, "raw_bytes": 7}
+    kept.write_bytes(json.dumps(facts).encode() + b"\n" + body)
+    before = clean.calls
+    assert cached_text(tmp_path, "x", "v1", clean) == Cleaner()() and clean.calls == before + 1
+    assert cached_text(tmp_path, "x", "v1", clean) == Cleaner()() and clean.calls == before + 1
 
 
 def test_without_a_folder_nothing_is_kept() -> None:

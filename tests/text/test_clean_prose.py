@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nanogpt.text.clean_prose import clean_play, clean_wikitext, clean_wikitext_tokens, tidy
+from nanogpt.text.clean_prose import clean_documentation, clean_play, clean_wikitext, clean_wikitext_tokens, tidy
 
 
 def test_tidy_is_idempotent() -> None:
@@ -31,3 +31,10 @@ def test_wikitext_keeps_prose_only() -> None:
 def test_wikitext_tokens() -> None:
     tokens = ' = Title = \n He said , " a 2 @.@ 5 @-@ inch ( 1 @,@ 000 ) gun " ; it \'s Tom \'s . \n'
     assert clean_wikitext_tokens(tokens) == "Title\n\nHe said, \"a 2.5-inch (1,000) gun\"; it's Tom's.\n"
+
+
+def test_documentation_keeps_lists_and_examples() -> None:
+    source = ("Boil water.\n\n%(parameters)s\nParameters\n----------\nheat : float\n\tHow much.\n\n+---+---+\n"
+              "| a | b |\n+===+===+\n\nCopyright 1999 by\nNobody.\n\n>>> boil(1)  # doctest: +SKIP\n<BLANKLINE>\nhot\n")
+    assert clean_documentation(source) == (
+        "Boil water.\n\nParameters\n----------\nheat : float\n    How much.\n\n>>> boil(1)\n\nhot\n")

