@@ -104,7 +104,7 @@ class TrainConfig:
     seeds: int = knob(1, "trainings of each domain, with the seeds seed, seed + 1, …")
     train_together: int = knob(0, "trainings that run as one batched model; 0: as many as gain by it on a GPU, "
                                "1 elsewhere")
-    max_steps: int = knob(550, "optimizer steps")
+    max_steps: int = knob(750, "optimizer steps")
     batch_size: int = knob(8, "windows of block_size characters in a step")
     matrix_learning_rate: float = knob(0.02, "Muon's learning rate, for the matrices inside the blocks")
     learning_rate: float = knob(0.01, "AdamW's learning rate, for embeddings, head and vectors")
@@ -151,7 +151,7 @@ class TransferConfig:
     trials: int = knob(8, "Optuna trials for each learning rate that is tuned")
     tune_by: str = knob("stage", "in a grid of transfers a learning rate is tuned for each stage (over all its "
                                  "sources and targets together) or for each cell (source, target and stage)")
-    tuning_seeds: int = knob(2, "draws of windows that each trial adapts to, other ones than those reported")
+    tuning_seeds: int = knob(1, "draws of windows that each trial adapts to, other ones than those reported")
     sampler: str = knob("grid", "grid (the trials lie evenly over the logarithm of the rate) or tpe")
     rate_low: float = knob(0.00001, "smallest learning rate that is tried (AdamW)")
     rate_high: float = knob(0.03, "largest learning rate that is tried (AdamW)")
@@ -339,14 +339,15 @@ PRESETS: dict[str, dict[str, Any]] = {
     "quick": {},
     "standard": {"n_layer": 4, "n_embd": 128, "block_size": 256, "batch_size": 8, "max_steps": 1600,
                  "learning_rate": 0.005, "weight_decay": 0.1, "checkpoints": 16, "log_every": 50,
-                 "eval_characters": 0, "trials": 8, "transfer_steps": 50, "curve_points": 5,
+                 "seeds": 3, "eval_characters": 16_384, "tuning_seeds": 2, "transfer_steps": 50, "curve_points": 5,
                  "grid_shots": "1,4,16,64,256", "transfer_seeds": 3,
                  "curve_characters": 16_384, "temperature_characters": 16_384, "generate_characters": 200,
                  "joint": True, "methods": ",".join(ATTRIBUTION_METHODS)},
     "gpu": {"n_layer": 6, "n_head": 6, "n_embd": 384, "block_size": 256, "batch_size": 64, "max_steps": 600,
             "matrix_learning_rate": 0.03, "learning_rate": 0.0025, "dropout": 0.2, "weight_decay": 0.2,
-            "checkpoints": 16, "log_every": 50,
-            "eval_characters": 0, "trials": 25, "transfer_steps": 100, "transfer_batch_size": 16, "curve_points": 10,
+            "checkpoints": 16, "log_every": 50, "seeds": 3,
+            "eval_characters": 16_384, "tuning_seeds": 2, "transfer_steps": 100, "transfer_batch_size": 16,
+            "curve_points": 10,
             "grid_shots": "1,4,16,64,256", "transfer_seeds": 3,
             "curve_characters": 16_384, "temperature_characters": 16_384, "generate_characters": 200,
             "joint": True, "methods": ",".join(ATTRIBUTION_METHODS)},

@@ -12,6 +12,7 @@ from nanogpt.report.wording import listed, spaced
 from nanogpt.transfer.tables import sentences
 
 SIGNIFICANCE = 0.05
+OUTLIER = 4.0
 
 
 def findings(tables: StudyTables) -> list[str]:
@@ -20,7 +21,8 @@ def findings(tables: StudyTables) -> list[str]:
     if len(zero_shot):     # the reference trained on all domains is at home on none
         zero_shot = zero_shot[zero_shot["source"] != JOINT]
     return [*_of_training(zero_shot), *_of_best_models(zero_shot), *_of_entropy(zero_shot),
-            *ahead_findings(tables.table("comparisons")), *_of_baselines(zero_shot, tables.table("baselines")),
+            *ahead_findings(tables.table("comparisons")), *seed_findings(tables.table("zero_shot_means")),
+            *outlier_findings(tables.by_seed("zero_shot")), *_of_baselines(zero_shot, tables.table("baselines")),
             *_of_temperatures(zero_shot), *_of_counting(zero_shot),
             *_of_distances(zero_shot, tables.table("distances")), *author_findings(tables.table("writing")),
             *_of_leakage(tables.table("leakage")), *sentences(tables.table("stage_comparisons")),
@@ -36,17 +38,46 @@ def ahead_findings(comparisons: pd.DataFrame) -> Iterator[str]:
     kinds = rows["rival"].map({STRONGEST_COUNTS: f"a {STRONGEST_COUNTS}", JOINT: "the model of all domains"})
     clauses = []
     for kind, rivals in rows.groupby(kinds.fillna("the next model"), sort=False):
-        parts, significant = [], []
+        parts, ahead = [], []
         for _, group in rivals.groupby("target", sort=False):
             nearest = group.loc[group["ahead_bits_per_byte"].idxmin()]
             parts.append(f"{nearest['ahead_bits_per_byte']:+.2f} ({nearest['ahead_low']:+.2f} to "
                          f"{nearest['ahead_high']:+.2f}) on {nearest['target']}"
                          + (f" against {nearest['rival']}" if rivals["rival"].nunique() > 1 else ""))
-            significant.append(nearest["p_holm"] < SIGNIFICANCE and nearest["ahead_low"] * nearest["ahead_high"] > 0)
-        clauses.append(f"of {kind} by {listed(parts)}, {sum(significant)} of {len(significant)} surely")
-    yield (f"On the same characters, each domain's own {last} model is ahead {'; '.join(clauses)}: bits per byte, 95 % "
-           "intervals from a block bootstrap; sure is a difference that is larger than its interval and holds after "
-           f"Holm's correction over {len(rows)} comparisons.")
+            ahead.append(nearest["p_holm"] < SIGNIFICANCE and nearest["ahead_low"] > 0)
+        clauses.append(f"{kind} by {listed(parts)} (ahead in {sum(ahead)} of {len(ahead)})")
+    seeds = f" and {rows['seeds'].iloc[0]} trainings of each domain" if rows["seeds"].iloc[0] > 1 else ", one training"
+    yield (f"On the same characters, each domain's own {last} model leads {'; '.join(clauses)}: bits per byte, 95 % "
+           f"intervals over {rows['units'].min()} to {rows['units'].max()} units of text{seeds}; ahead is a lead whose "
+           f"lower limit is above 0 and that holds after Holm's correction over {len(rows)} comparisons.")
+
+
+def seed_findings(means: pd.DataFrame) -> Iterator[str]:
+    """Yield how much trainings that differ in the seed alone differ in loss, and which stands out."""
+    if means.empty or means["seeds"].max() < 2:
+        if len(means):
+            yield ("Each domain was trained once: how much another seed would change is not known here (-P seeds=3 "
+                   "says it).")
+        return
+    last = means[means["stage"] == means["stage"].iloc[-1]]
+    own, away = last[last["source"] == last["target"]], last[last["source"] != last["target"]]
+    parts = [f"{_span(rows['seed_deviation'])} on {text}" for rows, text in ((own, "the own text"), (away, "others"))
+             if len(rows)]
+    yield (f"Trainings that differ in the seed alone ({last['seeds'].iloc[0]} of each domain) have a standard deviation "
+           f"of {listed(parts)}, bits per byte: smaller differences than that say nothing.")
+
+
+def outlier_findings(zero_shot: pd.DataFrame) -> Iterator[str]:
+    """Yield which trainings end far from the other seeds of their domain: over 4 robust deviations of all of them."""
+    if zero_shot.empty or "training_seed" not in zero_shot or zero_shot["training_seed"].nunique() < 3:
+        return
+    last = own_texts(last_steps(zero_shot, "source"))
+    away = last["bits_per_byte"] - last.groupby("source")["bits_per_byte"].transform("median")
+    spread = 1.4826 * away.abs().median()
+    far = last[away.abs() > OUTLIER * max(spread, 1e-9)]
+    if len(far):
+        names = [f"{row.source} with seed {row.training_seed} ({row.bits_per_byte:.2f})" for row in far.itertuples()]
+        yield f"Far from the other seeds of its domain {'ends' if len(far) == 1 else 'end'} {listed(names)}."
 
 
 def author_findings(writing: pd.DataFrame) -> Iterator[str]:

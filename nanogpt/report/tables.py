@@ -46,6 +46,10 @@ class StudyTables:
                   for name, frame in self.tables.items()}
         return {name: over_seeds(name, frame) for name, frame in staged.items()}
 
+    def by_seed(self, name: str) -> pd.DataFrame:
+        """Return the table with the rows of each training, empty where there is none."""
+        return self.tables.get(name, pd.DataFrame())
+
     def values(self, name: str, column: str) -> list[Any]:
         """Return the different values of a column, in their order; none where the table lacks it."""
         frame = self.table(name)
