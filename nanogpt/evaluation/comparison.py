@@ -89,7 +89,8 @@ def specialisation(zero_shot: Iterable[Row]) -> Iterator[Row]:
             best = {target: min(bits[source, target] for source in domains) for _, target in bits}
             regret = {(source, target): value - best[target] for (source, target), value in bits.items()}
             for source, target in bits:
-                yield {"training_seed": seed, "step": step, "source": source, "target": target, "regret": regret[source, target],
+                yield {"training_seed": seed, "step": step, "source": source, "target": target,
+                       "regret": regret[source, target],
                        "advantage": advantage(bits, source, domains) if source == target else None,
                        "asymmetry": regret[source, target] - regret[target, source]
                        if source != target and (target, source) in regret else None}

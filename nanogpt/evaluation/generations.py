@@ -56,8 +56,8 @@ def writing_rows(generations: Sequence[Row], scorers: Sequence[tuple[GPT, Checkp
     for i, row in enumerate(generations):
         span = slice(len(row["prompt"]), len(row["prompt"]) + len(row["text"]))
         step, _, entropies = scored.get(row["source"], (-1, None, None))
-        yield ({name: row[name] for name in ("source", "training_seed", "step", "stage", "prompt_domain", "prompt", "temperature",
-                                             "seed")}
+        yield ({name: row[name] for name in ("source", "training_seed", "step", "stage", "prompt_domain", "prompt",
+                                             "temperature", "seed")}
                | {f"nats_under_{name}": float(losses[i][span].mean()) for name, (_, losses, _) in scored.items()}
                | entropy_by_half(entropies[i][span] if entropies is not None and step == row["step"] else None)
                | {"copied_share": copied[i], "distinct_share": distinct_share(row["text"]),

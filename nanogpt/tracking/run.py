@@ -83,8 +83,8 @@ class TrackedRun:
         Also on the logged model where its id is given, and with the text that they were read from.
         """
         now, text = get_current_time_millis(), dataset.for_mlflow() if dataset else None
-        of_text = (text.name, text.digest) if text else (None, None)
-        batch = [Metric(name, float(value), now, step, model_id, *of_text, self.id)
+        text_name, digest = (text.name, text.digest) if text else (None, None)
+        batch = [Metric(name, float(value), now, step, model_id, text_name, digest, self.id)
                  for name, value in values.items() if value == value]
         mlflow.MlflowClient().log_batch(self.id, metrics=batch)
 
