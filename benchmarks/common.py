@@ -1,19 +1,26 @@
-"""What the benchmarks share: a text as a corpus, settings from the command line, this machine's matmul peak."""
+"""What the benchmarks share: a text as a corpus, its loss as others count it, settings from the command line, this
+machine's matmul peak.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 
 from nanogpt.config import Config, make_config, settings
 from nanogpt.errors import require
+from nanogpt.evaluation.evaluate import CHARACTERS_PER_BATCH
 from nanogpt.model.allocator import keep_freed_memory
-from nanogpt.text.corpus import Corpus, make_split
+from nanogpt.model.device import products_in, scoring_type
+from nanogpt.model.gpt import GPT
+from nanogpt.text.corpus import Corpus, Split, make_split
 from nanogpt.text.sources import DomainText
 from nanogpt.text.vocabulary import Vocabulary
 
@@ -35,6 +42,39 @@ def load_corpus(path: Path) -> Corpus:
     vocabulary, first = Vocabulary("".join(sorted(set(text)))), int(0.9 * len(text))
     validation = make_split(text[first:], vocabulary)
     return Corpus(source, make_split(text[:first], vocabulary), validation, validation)
+
+
+def disjoint_windows(split: Split, block_size: int, rows: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Inputs and targets (<= rows, <= block_size): every character is a target exactly once, in order.
+
+    With block_size 4 and the text "ABCDEF", ⏎ standing for `Vocabulary.start_id`:
+
+        inputs  ⏎ABC  DE
+        targets ABCD  EF
+    """
+    targets_N, start = split.ids_N, torch.tensor([split.vocabulary.start_id])
+    inputs_N = torch.cat((start, targets_N))[:-1]
+    whole = len(targets_N) // block_size * block_size
+    if whole:
+        yield from zip(inputs_N[:whole].view(-1, block_size).split(rows),
+                       targets_N[:whole].view(-1, block_size).split(rows), strict=True)
+    if whole < len(targets_N):
+        yield inputs_N[None, whole:], targets_N[None, whole:]
+
+
+@torch.inference_mode()
+def disjoint_loss(model: GPT, split: Split) -> float:
+    """Nats per character over `disjoint_windows`: what nanoGPT estimates, over the whole text.
+
+    More than the loss that a study records, where what is scored has at least half a window before it.
+    """
+    device, block_size, total = model.head.weight.device, model.config.block_size, 0.0
+    for inputs_BT, targets_BT in disjoint_windows(split, block_size, max(1, CHARACTERS_PER_BATCH // block_size)):
+        with products_in(scoring_type(device), device):
+            logits_BTV = model(inputs_BT.to(device))
+        total += float(F.cross_entropy(logits_BTV.flatten(0, 1).float(), targets_BT.flatten().to(device),
+                                       reduction="none").double().sum())
+    return total / len(split)
 
 
 def read_config(preset: str, changes: tuple[str, ...]) -> Config:

@@ -4,7 +4,8 @@
     python benchmarks/evaluate_speed.py --text input.txt --preset standard --set max_steps=10 --characters 100000
 
 Evaluation is all that a row of the zero-shot table holds, temperature included (its fit reads other text and is not
-counted). The ratio is the median over the turns.
+counted). The bare pass reads the same windows, which overlap: about two characters are read for each that is scored.
+The ratio is the median over the turns.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ if __name__ == "__main__":
 from benchmarks.common import load_corpus, read_config, seconds_of
 from nanogpt.evaluation.evaluate import CHARACTERS_PER_BATCH, evaluate
 from nanogpt.model.device import products_in, resolve_device, scoring_type
-from nanogpt.text.corpus import exact_windows
+from nanogpt.text.windows import scoring_windows
 from nanogpt.training.loop import train
 
 
@@ -45,15 +46,17 @@ def main(text: Path, preset: str, changes: tuple[str, ...], characters: int, tur
     training = trained_on / (time.perf_counter() - began)
     model = checkpoint.build(device)
     rows = max(1, CHARACTERS_PER_BATCH // config.model.block_size)
-    batches = [(x.to(device), y.to(device)) for x, y in exact_windows(split, config.model.block_size, rows)]
+    windows = scoring_windows(split, config.model.block_size)
+    batches = [tuple(column.to(device) for column in windows.rows(begin, begin + rows)[:3])
+               for begin in range(0, len(windows.inputs_BT), rows)]
 
     @torch.inference_mode()
     def bare() -> float:
         total = torch.zeros((), device=device)
-        for inputs_BT, targets_BT in batches:
+        for inputs_BT, targets_BT, scored_BT in batches:
             with products_in(scoring_type(device), device):
                 logits_BTV = model(inputs_BT)
-                total += F.cross_entropy(logits_BTV.flatten(0, 1), targets_BT.flatten(), reduction="sum")
+                total += F.cross_entropy(logits_BTV[scored_BT], targets_BT[scored_BT], reduction="sum")
         return float(total)
 
     pairs = [(seconds_of(bare, device, 1), seconds_of(lambda: evaluate(model, checkpoint, split, 1.1), device, 1))

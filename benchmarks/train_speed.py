@@ -6,6 +6,9 @@
 Each training is a process of its own, timed from its start to its exit: imports, corpus, training, and the
 evaluation of the whole validation split (nanoGPT: of its own random batches, and a checkpoint). With --peer, ours
 and nanoGPT's take turns on the same bytes; then the peer's last checkpoint is scored on the whole split too.
+
+Both are scored in disjoint windows, in which early characters have little before them, as nanoGPT estimates its loss:
+not as in a study, where each character has at least half a window before it and costs less.
 """
 
 from __future__ import annotations
@@ -28,11 +31,18 @@ import torch
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.common import load_corpus, matmul_peak, model_flops_per_character, read_config, synchronize
+from benchmarks.common import (
+    disjoint_loss,
+    disjoint_windows,
+    load_corpus,
+    matmul_peak,
+    model_flops_per_character,
+    read_config,
+    synchronize,
+)
 from nanogpt.config import Config
-from nanogpt.evaluation.evaluate import evaluate
 from nanogpt.model.device import resolve_device
-from nanogpt.text.corpus import Corpus, exact_windows
+from nanogpt.text.corpus import Corpus
 from nanogpt.training.loop import train
 
 PEER_ON_CPU = {"device": "cpu", "compile": False, "eval_iters": 20, "block_size": 64, "batch_size": 12, "n_layer": 4,
@@ -50,11 +60,11 @@ def own_training(text: Path, config: Config) -> dict[str, Any]:
     synchronize(device)
     seconds = time.perf_counter() - began
     assert last.checkpoint is not None
-    result = evaluate(last.checkpoint.build(device), last.checkpoint, corpus.validation)
+    loss = disjoint_loss(last.checkpoint.build(device), corpus.validation)
     characters = config.train.max_steps * config.train.batch_size * config.model.block_size
     memory = (torch.cuda.max_memory_allocated() if device.type == "cuda"
               else 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
-    return {"validation_nats": result.nats_per_character, "training_seconds": seconds,
+    return {"validation_nats": loss, "training_seconds": seconds,
             "characters_per_second": characters / seconds, "step_ms": 1000 * seconds / config.train.max_steps,
             "model_gflops": characters / seconds * model_flops_per_character(config) / 1e9,
             "peak_gib": memory / 2**30}
@@ -119,7 +129,7 @@ def peer_loss(peer: Path, checkpoint: Path, corpus: Corpus) -> float:
     model.eval()
     total = 0.0
     with torch.inference_mode():
-        for inputs_BT, targets_BT in exact_windows(corpus.validation, saved["model_args"]["block_size"], 64):
+        for inputs_BT, targets_BT in disjoint_windows(corpus.validation, saved["model_args"]["block_size"], 64):
             total += float(model(inputs_BT - 1, targets_BT - 1)[1]) * targets_BT.numel()
     return total / len(corpus.validation)
 

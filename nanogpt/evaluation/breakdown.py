@@ -64,7 +64,8 @@ def text_groupings(split: Split) -> list[Grouping]:
 
 def context_grouping(before_N: Tensor, block_size: int) -> Grouping:
     """Group by how many characters of its window were read before each one."""
-    lengths = ["0", "1", *(f"{2**k} to {min(2 ** (k + 1), block_size) - 1}" for k in range(1, block_size.bit_length()))]
+    last = block_size - 1
+    lengths = ["0", "1", *(f"{2**k} to {min(2 ** (k + 1) - 1, last)}" for k in range(1, last.bit_length()))]
     return Grouping("characters read before", tuple(lengths), torch.frexp(before_N.double()).exponent.long())
 
 

@@ -59,10 +59,11 @@ class Evaluation:
 
 
 @torch.inference_mode()
-def map_predictions(model: GPT, split: Split, of: Callable[[Tensor, Tensor], Columns]) -> Columns:
+def map_predictions(model: GPT, split: Split, of: Callable[[Tensor, Tensor], Columns], *,
+                    every: bool = False) -> Columns:
     """Return `of(logits_NV, targets_N)` for every character of `split`, in order, on the CPU.
 
-    The model stays in the mode that it was in.
+    With `every`, for every target of the windows, scored or not. The model stays in the mode that it was in.
     """
     block_size, device, was_training = model.config.block_size, model.head.weight.device, model.training
     model.eval()
@@ -70,10 +71,11 @@ def map_predictions(model: GPT, split: Split, of: Callable[[Tensor, Tensor], Col
     try:
         windows, rows = scoring_windows(split, block_size), max(1, CHARACTERS_PER_BATCH // block_size)
         for begin in range(0, len(windows.inputs_BT), rows):
-            inputs_BT, targets_BT, scored_BT, _ = windows.rows(begin, begin + rows)
+            inputs_BT, targets_BT, scored_BT, inside_BT = windows.rows(begin, begin + rows)
+            chosen_BT = inside_BT if every else scored_BT
             with products_in(scoring_type(device), device):
                 logits_BTV = model(inputs_BT.to(device))
-            parts.append(of(logits_BTV[scored_BT.to(device)], targets_BT[scored_BT].to(device)))
+            parts.append(of(logits_BTV[chosen_BT.to(device)], targets_BT[chosen_BT].to(device)))
     finally:
         model.train(was_training)
     return tuple(torch.cat(column).cpu() for column in zip(*parts, strict=True))
@@ -84,21 +86,16 @@ def score_split(model: GPT, split: Split, temperature: float = 1.0) -> Scores:
     return Scores(*map_predictions(model, split, partial(score, temperature=temperature)))
 
 
-@torch.inference_mode()
 def context_losses(model: GPT, split: Split) -> tuple[Tensor, Tensor]:
     """Return -ln p of every target of the windows over `split`, scored or not, and the characters read before it.
 
-    Both (N,); a character may be a target twice, once with few and once with many before it.
+    Both (N,); a character may be a target twice, once with few and once with many before it. What a window begins
+    with is not counted: the start, or the character in its place.
     """
-    windows = scoring_windows(split, model.config.block_size)
-    device, rows = model.head.weight.device, max(1, CHARACTERS_PER_BATCH // model.config.block_size)
-    parts = []
-    for inputs_BT, targets_BT in zip(windows.inputs_BT.split(rows), windows.targets_BT.split(rows), strict=True):
-        with products_in(scoring_type(device), device):
-            logits_BTV = model(inputs_BT.to(device))
-        parts.append(F.cross_entropy(logits_BTV.mT.float(), targets_BT.to(device), reduction="none").cpu())
-    before_BT = torch.arange(model.config.block_size).expand_as(windows.inside_BT)
-    return torch.cat(parts)[windows.inside_BT], before_BT[windows.inside_BT]
+    (nats_N,) = map_predictions(model, split, lambda logits_NV, targets_N: (
+        F.cross_entropy(logits_NV.float(), targets_N, reduction="none"),), every=True)
+    inside_BT = scoring_windows(split, model.config.block_size).inside_BT
+    return nats_N, torch.arange(model.config.block_size).expand_as(inside_BT)[inside_BT]
 
 
 def split_logits(model: GPT, split: Split) -> Tensor:

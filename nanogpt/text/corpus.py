@@ -92,11 +92,18 @@ class Split:
         """Return every so many-th piece of it from piece `number` on; of a text with fewer pieces that share of it."""
         if len(self.pieces) >= shares:
             return self.part(self.pieces[number::shares])
-        begin, end = (len(self) * k // shares for k in (number, number + 1))
-        return self.part([Piece(begin, end, 0, self.ids_N[:0])])
+        first, last = (len(self) * k // shares for k in (number, number + 1))
+        return self.part([self.clipped(piece, first, last) for piece in self.pieces
+                          if piece.begin < last and piece.end > first])
+
+    def clipped(self, piece: Piece, first: int, last: int) -> Piece:
+        """Return what of a piece lies between two places; what of it stands before is context."""
+        begin = max(first, piece.begin)
+        return piece._replace(begin=begin, end=min(last, piece.end),
+                              context_C=torch.cat((piece.context_C, self.ids_N[piece.begin:begin])))
 
     def part(self, pieces: Sequence[Piece]) -> Split:
-        """Return the split of some of its pieces, or of parts of them that begin where they do."""
+        """Return the split of some of its pieces, or of parts of them."""
         ends = list(accumulate(piece.end - piece.begin for piece in pieces))
         return Split("".join(self.text[piece.begin:piece.end] for piece in pieces),
                      torch.cat([self.ids_N[:0], *(self.ids_N[piece.begin:piece.end] for piece in pieces)]),

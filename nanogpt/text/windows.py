@@ -38,8 +38,8 @@ def scoring_windows(split: Split, block_size: int) -> ScoringWindows:
     Less where its text has less: then it begins after `Vocabulary.start_id`. With block_size 4, a piece "DEFG" that
     stands after "ABC" in its text, and a piece "XYZ" at the begin of one (⏎ is the start, parentheses are not scored):
 
-        inputs  BCDE    DEFG …  ⏎XY
-        targets (CD)…   …       XYZ
+        inputs  ABCD    CDEF    ⏎XY
+        targets (BC)DE  (DE)FG  XYZ
     """
     start, least = torch.tensor([split.vocabulary.start_id]), block_size - max(1, block_size // 2)
     texts: list[Tensor] = []

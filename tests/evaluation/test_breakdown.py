@@ -5,22 +5,28 @@ from __future__ import annotations
 import pytest
 import torch
 
-from nanogpt.evaluation.breakdown import breakdown, character_class, frequency_grouping, text_groupings, word_places
+from nanogpt.evaluation.breakdown import (
+    breakdown,
+    character_class,
+    context_grouping,
+    frequency_grouping,
+    text_groupings,
+    word_places,
+)
 from nanogpt.evaluation.evaluate import evaluate
 from nanogpt.model.checkpoint import Checkpoint
 from nanogpt.text.corpus import Corpus, make_split
 from nanogpt.text.vocabulary import Vocabulary
 
 
-@pytest.mark.parametrize("block_size", [1, 2, 12, 32])
-def test_groups_add_up_to_the_text(trained: Checkpoint, corpora: dict[str, Corpus], block_size: int) -> None:
+def test_groups_add_up_to_the_text(trained: Checkpoint, corpora: dict[str, Corpus]) -> None:
     split = corpora["wikipedia"].test.spread(700)
     result = evaluate(trained.build(), trained, split)
-    groupings = [*text_groupings(split, block_size), frequency_grouping(split, trained.character_counts_V)]
+    groupings = [*text_groupings(split), frequency_grouping(split, trained.character_counts_V)]
     for grouping in groupings:
         assert grouping.index_N.min() >= 0 and grouping.index_N.max() < len(grouping.groups)
         rows = list(breakdown(result.scores.loss_N, result.bits_N, [grouping]))
-        assert sum(row["characters"] for row in rows) == 700
+        assert sum(row["characters"] for row in rows) == len(split)
         assert sum(row["share"] for row in rows) == pytest.approx(1)
         assert sum(row["loss_share"] for row in rows) == pytest.approx(1)
         assert sum(row["share"] * row["nats_per_character"] for row in rows) == pytest.approx(result.nats_per_character)
@@ -37,12 +43,20 @@ def test_classes(characters: str, name: str) -> None:
     assert {character_class(character) for character in characters} == {name}
 
 
-def test_places_in_words_and_in_the_context() -> None:
+def test_places_in_words() -> None:
     assert word_places("To beautiful, x") == [0, 1, 6, 0, 1, 2, 3, 4, 5, 5, 5, 5, 6, 6, 0]
-    split = make_split("a" * 20, Vocabulary("a"))
-    context = text_groupings(split, 9)[2]
-    named = [context.groups[i] for i in context.index_N]
-    assert named[:10] == ["0", "1", "2 to 3", "2 to 3", *["4 to 7"] * 4, "8 to 8", "0"]
+
+
+@pytest.mark.parametrize("block_size", [1, 2, 3, 8, 9, 32, 100])
+def test_groups_of_context_say_how_much_was_read(block_size: int) -> None:
+    """In any order; each group from its first number to its last, and no group that none can be in but "1"."""
+    before_N = torch.arange(block_size).repeat(2).flip(0)
+    context = context_grouping(before_N, block_size)
+    ranges = [[int(number) for number in group.split(" to ")] for group in context.groups]
+    for before, index in zip(before_N.tolist(), context.index_N.tolist(), strict=True):
+        assert ranges[index][0] <= before <= ranges[index][-1]
+    assert [number for first, *last in ranges for number in range(first, (last or [first])[0] + 1)] == [
+        *range(max(2, block_size))]
 
 
 def test_frequency_is_that_of_the_training_text() -> None:

@@ -16,13 +16,15 @@ from torch import Tensor
 from nanogpt.config import ModelConfig
 from nanogpt.evaluation import evaluate as evaluation
 from nanogpt.evaluation.calibration import fit_temperature
-from nanogpt.evaluation.evaluate import evaluate, score_split, split_logits
+from nanogpt.evaluation.evaluate import context_losses, evaluate, score_split, split_logits
 from nanogpt.evaluation.metrics import score
 from nanogpt.model.checkpoint import Checkpoint
 from nanogpt.model.generate import top_characters
 from nanogpt.model.gpt import GPT
-from nanogpt.text.corpus import Corpus, Split, make_split
+from nanogpt.text.corpus import Corpus, Split, make_split, split_of
+from nanogpt.text.splits import Stretch
 from nanogpt.text.vocabulary import UNKNOWN, Vocabulary
+from nanogpt.text.windows import scoring_windows
 
 
 @pytest.fixture(scope="module")
@@ -32,24 +34,76 @@ def model(trained: Checkpoint) -> GPT:
 
 @pytest.fixture(scope="module")
 def split(corpora: dict[str, Corpus]) -> Split:
-    """A text with unknown characters, whose length is no multiple of the context."""
+    """Pieces of a text with unknown characters: from its begin, after long and short contexts, a single character.
+
+    Their lengths are no multiples of the context.
+    """
     corpus = corpora["wikipedia"]
-    return make_split(corpus.test.text[:500] + "漢é" + corpus.test.text[500:733], corpus.vocabulary)
+    text = corpus.test.text[:500] + "漢é" + corpus.test.text[500:]
+    stretches = [Stretch(0, 150, 0), Stretch(190, 191, 1), Stretch(260, 297, 2), Stretch(480, 733, 3),
+                 Stretch(740, 780, 4, context=735), Stretch(800, 832, 5, context=800)]
+    return split_of(text, stretches, corpus.vocabulary, 32)
 
 
 def one_at_a_time(model: GPT, split: Split) -> Tensor:
-    """-ln p of each character, each by a forward pass of its own over the context that its window gives it."""
+    """-ln p of each character, each by a forward pass of its own over the context that its window gives it.
+
+    The first window of a piece ends block_size after the begin of what is read, each following one half of that
+    later, the last one where the piece ends; a character is scored in the first window that holds it.
+    """
     block_size, losses = model.config.block_size, []
-    previous = [split.vocabulary.start_id, *split.ids_N.tolist()]
-    with torch.no_grad():
-        for i, target in enumerate(split.ids_N.tolist()):
-            context = previous[i // block_size * block_size:i + 1]
-            losses.append(-model(torch.tensor([context]))[0, -1].log_softmax(-1)[target])
+    half = block_size // 2
+    for piece in split.pieces:
+        before = piece.context_C.tolist()[-half - 1:] or [split.vocabulary.start_id]
+        text = before + split.ids_N[piece.begin:piece.end].tolist()
+        for target in range(len(before), len(text)):
+            end = block_size
+            while end < target:
+                end += half
+            begin = max(0, min(end, len(text) - 1) - block_size)
+            with torch.no_grad():
+                logits_V = model(torch.tensor([text[begin:target]]))[0, -1]
+            losses.append(-logits_V.log_softmax(-1)[text[target]])
     return torch.stack(losses)
 
 
-def test_every_character_is_scored_once_in_order(model: GPT, split: Split) -> None:
+def test_every_character_is_scored_once_in_order_after_the_context_of_its_window(model: GPT, split: Split) -> None:
     torch.testing.assert_close(score_split(model, split).loss_N, one_at_a_time(model, split), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("begin", [1, 2, 9, 17])
+@pytest.mark.parametrize("length", [1, 15, 16, 100])
+def test_a_piece_after_its_context_is_scored_as_in_the_text_of_both(model: GPT, corpora: dict[str, Corpus], begin: int,
+                                                                    length: int) -> None:
+    """Where the context is no more than half a window is read of: a new line, which is the start, and what follows."""
+    corpus = corpora["shakespeare"]
+    text = "\n" + corpus.test.text[:200].lstrip()
+    piece = split_of(text, [Stretch(begin, begin + length, 0)], corpus.vocabulary, 32)
+    whole = make_split(text[1:begin + length], corpus.vocabulary)
+    for found, expected in zip(score_split(model, piece), score_split(model, whole), strict=True):
+        torch.testing.assert_close(found, expected[begin - 1:], rtol=1e-5, atol=1e-5)
+
+
+def test_pieces_are_scored_as_each_by_itself(model: GPT, split: Split) -> None:
+    alone = [score_split(model, split.part([piece])).loss_N for piece in split.pieces]
+    torch.testing.assert_close(score_split(model, split).loss_N, torch.cat(alone), rtol=1e-4, atol=1e-5)
+
+
+def test_losses_by_context_are_those_of_all_targets_of_the_windows(trained: Checkpoint, split: Split) -> None:
+    """Each window read by itself; the scored ones among them are the text's."""
+    noisy = GPT(replace(trained.model_config, dropout=0.5), len(trained.vocabulary)).train()
+    noisy.load_state_dict(trained.weights)
+    nats_N, before_N = context_losses(noisy, split)
+    assert noisy.training
+    model, windows, expected = trained.build(), scoring_windows(split, 32), []
+    with torch.no_grad():
+        for inputs_T, targets_T, _, inside_T in zip(*windows, strict=True):
+            count = int(inside_T.sum())
+            expected.append(F.cross_entropy(model(inputs_T[None, :count])[0], targets_T[:count], reduction="none"))
+    torch.testing.assert_close(nats_N, torch.cat(expected), rtol=1e-4, atol=1e-4)
+    assert before_N.tolist() == [place for nats_T in expected for place in range(len(nats_T))]
+    scored_N = windows.scored_BT[windows.inside_BT]
+    torch.testing.assert_close(nats_N[scored_N], score_split(model, split).loss_N)
 
 
 @pytest.mark.parametrize("characters", [1, 32, 65, 96, 10**6])
@@ -61,11 +115,12 @@ def test_the_size_of_a_batch_changes_nothing(model: GPT, split: Split, character
         torch.testing.assert_close(column, whole, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("length", [1, 31, 32, 33])
+@pytest.mark.parametrize("length", [1, 31, 32, 33, 48, 49])
 def test_texts_around_the_length_of_the_context(model: GPT, trained: Checkpoint, split: Split, length: int) -> None:
-    result = evaluate(model, trained, split.spread(length))
+    text = make_split(split.text[:length], split.vocabulary)
+    result = evaluate(model, trained, text)
     assert result.n_characters == len(result.scores.loss_N) == length
-    torch.testing.assert_close(result.scores.loss_N, one_at_a_time(model, split.spread(length)), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(result.scores.loss_N, one_at_a_time(model, text), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("training", [True, False])

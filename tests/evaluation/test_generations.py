@@ -22,13 +22,11 @@ from nanogpt.text.corpus import Corpus, make_split
 
 def test_a_batch_of_texts_is_scored_as_each_by_itself(trained: Checkpoint) -> None:
     model, texts = trained.build(), ["To be", "or not to be, that is the question: whether 'tis nobler", "q"]
-    loss_BT, entropy_BT = score_texts(model, trained.vocabulary, texts)
-    assert loss_BT.shape == entropy_BT.shape == (3, len(texts[1])) and len(texts[1]) > model.config.block_size
-    for text, loss_T, entropy_T in zip(texts, loss_BT, entropy_BT, strict=True):
+    assert len(texts[1]) > model.config.block_size
+    for text, loss_T, entropy_T in zip(texts, *score_texts(model, trained.vocabulary, texts), strict=True):
         alone = score_split(model, make_split(text, trained.vocabulary))
-        torch.testing.assert_close(loss_T[:len(text)], alone.loss_N, rtol=1e-4, atol=1e-5)
-        torch.testing.assert_close(entropy_T[:len(text)], alone.entropy_N, rtol=1e-4, atol=1e-5)
-        assert loss_T[len(text):].isnan().all()
+        torch.testing.assert_close(loss_T, alone.loss_N, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(entropy_T, alone.entropy_N, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(("text", "distinct"), [("abcabc", 3 / 4), ("aaaaaa", 1 / 4), ("ab", 1.0), ("abcdef", 1.0)])
@@ -54,8 +52,8 @@ def test_passages_do_not_overlap_and_cover_the_text() -> None:
 
 def test_rows_say_who_finds_a_text_likely_what_is_copied_and_how_it_reads(trained: Checkpoint,
                                                                           corpora: dict[str, Corpus]) -> None:
-    key = {"step": trained.step, "stage": "final", "prompt_domain": "math", "prompt": "Let x be", "temperature": 0.8,
-           "seed": 1}
+    key = {"training_seed": 3, "step": trained.step, "stage": "final", "prompt_domain": "math", "prompt": "Let x be",
+           "temperature": 0.8, "seed": 1}
     copied, own = (corpora[name].train.text[9000:9080] for name in ("shakespeare", "wikipedia"))
     generations = [key | {"source": "shakespeare", "text": copied}, key | {"source": "wikipedia", "text": own},
                    key | {"source": "elsewhere", "text": "zq" * 40}]
@@ -67,4 +65,4 @@ def test_rows_say_who_finds_a_text_likely_what_is_copied_and_how_it_reads(traine
     assert first["entropy_first_half_nats"] > 0 and second["entropy_first_half_nats"] is None
     assert (first["written_domain"], second["written_domain"]) == ("shakespeare", "wikipedia")
     assert third["distinct_share"] == 2 / 78 and third["repeated_share"] == 1 - 2 / 73
-    assert 0.8 < first["classifier_accuracy"] <= 1 and "text" not in first
+    assert 0.8 < first["classifier_accuracy"] <= 1 and "text" not in first and first.items() >= key.items()

@@ -10,7 +10,8 @@ import torch
 from scipy.stats import entropy
 
 from nanogpt.evaluation.ngram import divergences, fit_ngram, ngram_losses, table_log_p
-from nanogpt.text.corpus import Corpus, make_split
+from nanogpt.text.corpus import Corpus, joined, make_split, split_of
+from nanogpt.text.splits import Stretch
 from nanogpt.text.vocabulary import Vocabulary
 
 ORDER = 6
@@ -40,6 +41,36 @@ def test_probabilities_are_those_of_a_dictionary() -> None:
             context = f"\n{test[:i]}"[max(0, i + 1 - k):]
             expected = witten_bell(known, context, character, 6)
             assert math.exp(-losses_by_order[k, i]) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("order", [1, 2, 4])
+@pytest.mark.parametrize("read", [1, 2, 9])
+def test_what_stands_before_a_piece_is_its_context(order: int, read: int) -> None:
+    """Up to the characters that it has before it, and never those of another piece."""
+    vocabulary, training, text = Vocabulary("\nabcd"), "abracabadacabbadab\ncab", "bad\ncabdbbacadbcabba"
+    stretches = [Stretch(0, 3, 0), Stretch(4, 5, 1), Stretch(8, 13, 2, context=7), Stretch(15, 20, 3, context=15)]
+    split = split_of(text, stretches, vocabulary, read)
+    losses_by_order = ngram_losses(fit_ngram(make_split(training, vocabulary), order), split)
+    known = "".join(c if c in vocabulary.characters else "?" for c in f"\n{training}")
+    expected = []
+    for begin, end, _, limit in stretches:
+        before = text[max(limit, begin - read):begin] or "\n"
+        for i in range(begin, end):
+            context = before + text[begin:i]
+            expected.append([witten_bell(known, context[max(0, len(context) - k):], text[i], 6) for k in range(order)])
+    torch.testing.assert_close(losses_by_order.T.neg().exp(), torch.tensor(expected, dtype=torch.float64),
+                               rtol=1e-12, atol=0)
+
+
+def test_a_piece_after_all_that_an_ngram_reads_costs_what_it_does_in_the_whole_text(corpora: dict[str, Corpus]) -> None:
+    corpus = corpora["shakespeare"]
+    ngram, text = fit_ngram(corpus.train, ORDER), corpus.test.text[:900]
+    stretches = [Stretch(ORDER - 1, 40, 0), Stretch(200, 201, 1), Stretch(333, 900, 2)]
+    whole = ngram_losses(ngram, make_split(text, corpus.vocabulary))
+    found = ngram_losses(ngram, split_of(text, stretches, corpus.vocabulary, ORDER - 1))
+    assert torch.equal(found, torch.cat([whole[:, begin:end] for begin, end, *_ in stretches], 1))
+    parts = [make_split(text[:50], corpus.vocabulary), corpus.test, make_split("q", corpus.vocabulary)]
+    assert torch.equal(ngram_losses(ngram, joined(parts)), torch.cat([ngram_losses(ngram, part) for part in parts], 1))
 
 
 @pytest.mark.parametrize("context", ["", "q", "the ", "king of", "zqxjk", "☃☃☃"])
@@ -72,7 +103,7 @@ def test_tables_of_unigram_and_bigram_are_the_losses(corpora: dict[str, Corpus])
     log_p_V, log_p_VV = table_log_p(ngram)
     losses_by_order = ngram_losses(ngram, corpus.test)
     torch.testing.assert_close(-log_p_V[corpus.test.ids_N], losses_by_order[0])
-    torch.testing.assert_close(-log_p_VV[corpus.test.ids_N[:-1], corpus.test.ids_N[1:]], losses_by_order[1, 1:])
+    torch.testing.assert_close(-log_p_VV[corpus.test.previous_N, corpus.test.ids_N], losses_by_order[1])
     torch.testing.assert_close(log_p_VV.exp().sum(1), torch.ones(len(corpus.vocabulary), dtype=torch.float64))
 
 
@@ -80,9 +111,11 @@ def test_a_model_that_predicts_as_an_ngram_is_not_apart_from_it(corpora: dict[st
     corpus, split = corpora["math"], corpora["math"].test.spread(300)
     ngram = fit_ngram(corpus.train, 2)
     log_p_V, log_p_VV = table_log_p(ngram)
-    before_N = torch.cat((torch.tensor([corpus.vocabulary.start_id]), split.ids_N[:-1]))
-    predictions = {"uniform": torch.zeros(300, len(corpus.vocabulary)), "unigram": log_p_V.expand(300, -1) + 3.0,
-                   "bigram": log_p_VV[before_N]}
+    assert len(split.pieces) > 1
+    before = [before for piece in split.pieces for before in
+              (*piece.context_C[-1:].tolist(), *split.ids_N[piece.begin:piece.end - 1].tolist())]
+    predictions = {"uniform": torch.zeros(len(split), len(corpus.vocabulary)),
+                   "unigram": log_p_V.expand(len(split), -1) + 3.0, "bigram": log_p_VV[before]}
     for name, logits_NV in predictions.items():
         by_ngram = divergences(logits_NV, split, ngram)
         for other, nats in by_ngram.items():
@@ -90,7 +123,8 @@ def test_a_model_that_predicts_as_an_ngram_is_not_apart_from_it(corpora: dict[st
 
 
 def test_divergence_is_scipys(corpora: dict[str, Corpus]) -> None:
-    corpus, split = corpora["math"], corpora["math"].test.spread(40)
+    corpus = corpora["math"]
+    split = make_split(corpus.test.text[:40], corpus.vocabulary)
     logits_NV = torch.randn(40, len(corpus.vocabulary), generator=torch.Generator().manual_seed(0))
     ngram = fit_ngram(corpus.train, 2)
     expected = entropy(logits_NV.double().softmax(-1).numpy(), table_log_p(ngram)[0].exp().expand(40, -1), axis=1)

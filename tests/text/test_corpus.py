@@ -13,8 +13,9 @@ from support import domain_text
 
 from nanogpt.config import JOINT, SPLIT_WAYS, DataConfig
 from nanogpt.errors import UserError
-from nanogpt.text.corpus import SPLITS, Corpus, joint_corpus, make_corpora, make_split
+from nanogpt.text.corpus import SPLITS, Corpus, Split, joined, joint_corpus, make_corpora, make_split, split_of
 from nanogpt.text.sources import DomainText
+from nanogpt.text.splits import Stretch
 from nanogpt.text.vocabulary import Vocabulary
 
 MIXED = "naïve ∑∂x 𝔸lef\u0301\n漢字 e"
@@ -46,7 +47,7 @@ def in_documents(texts: list[DomainText]) -> list[DomainText]:
 
 def test_few_documents_are_not_kept_apart(texts: list[DomainText]) -> None:
     few = [replace(text, document_starts=(0, 1000)) for text in texts]
-    with pytest.raises(UserError, match="documents of domain 'shakespeare' must be at least 8 for .* got 2"):
+    with pytest.raises(UserError, match=r"documents of domain 'shakespeare' must be at least 8 for .* got 2"):
         make_corpora(few[:1], DataConfig(split="documents"), 32)
 
 
@@ -58,7 +59,8 @@ def test_splits_are_stretches_of_the_text_and_no_character_is_in_two(texts: list
         for name in SPLITS:
             split, begin = getattr(corpus, name), 0
             for piece in split.pieces:
-                part, context = split.text[piece.begin:piece.end], split.vocabulary.decode(piece.context_C.tolist(), "?")
+                part = split.text[piece.begin:piece.end]
+                context = split.vocabulary.decode(piece.context_C.tolist(), "?")
                 known = "".join(c if c in split.vocabulary.index else "?" for c in context + part)
                 marked = "".join(c if c in split.vocabulary.index else "?" for c in text)
                 begin = marked.index(known, 0) + len(context)
@@ -171,3 +173,63 @@ def test_a_spread_part_of_a_split_comes_from_everywhere_and_is_its_own_part(corp
         units = sorted(set(part.units_N.tolist()))
         if len(units) > 4:
             assert max(b - a for a, b in itertools.pairwise(units)) <= 2 + 2 * len(split.pieces) / len(units)
+
+
+PLACES = "".join(chr(0x4E00 + i) for i in range(300))
+"""A text without a character twice: each one says where it stood."""
+STRETCHES = [Stretch(0, 9, 3), Stretch(20, 21, 3), Stretch(21, 60, 4), Stretch(66, 180, 7, context=63),
+             Stretch(190, 220, 8, context=190)]
+ALPHABET = Vocabulary("\n" + PLACES)
+
+
+def check_pieces(split: Split, stretches: list[Stretch], least_context: int) -> None:
+    """Each piece, and what is read before it, stood so in the text; so did the id before each character."""
+    assert split.text == "".join(split.text[piece.begin:piece.end] for piece in split.pieces)
+    assert torch.equal(split.ids_N, ALPHABET.encode(split.text)) and len(split.units_N) == len(split)
+    before = []
+    for piece in split.pieces:
+        context, part = ALPHABET.decode(piece.context_C.tolist()), split.text[piece.begin:piece.end]
+        at = PLACES.index(part)
+        own = next(stretch for stretch in stretches if stretch.begin <= at < stretch.end)
+        assert PLACES[:at].endswith(context) and at + len(part) <= own.end
+        assert min(least_context, at - own.context) <= len(context) <= at - own.context
+        assert set(split.units_N[piece.begin:piece.end].tolist()) == {piece.unit}
+        before += [(context or "\n")[-1], *part[:-1]]
+    assert split.previous_N.tolist() == ALPHABET.encode("".join(before)).tolist()
+
+
+@pytest.mark.parametrize("shares", [1, 2, 3, 5, 6, 11])
+def test_shares_of_a_split_are_the_split_with_its_contexts_and_units(shares: int) -> None:
+    split = split_of(PLACES, STRETCHES, ALPHABET, 7)
+    check_pieces(split, STRETCHES, 7)
+    units = dict(zip(split.text, split.units_N.tolist(), strict=True))
+    assert [units[PLACES[stretch.begin]] for stretch in STRETCHES] == [stretch.unit for stretch in STRETCHES]
+    parts = [split.share(number, shares) for number in range(shares)]
+    assert sorted("".join(part.text for part in parts)) == list(split.text)
+    assert shares <= 5 or max(len(part) for part in parts) - min(len(part) for part in parts) <= 1
+    for part in parts:
+        check_pieces(part, STRETCHES, 7)
+        assert part.units_N.tolist() == [units[character] for character in part.text]
+    whole = joined(parts)
+    check_pieces(whole, STRETCHES, 7)
+    found = dict(zip(whole.text, whole.units_N.tolist(), strict=True))
+    for (a, first), (b, second) in itertools.pairwise(found.items()):
+        same_part = any(a in part.text and b in part.text for part in parts)
+        assert (first == second) == (same_part and units[a] == units[b])
+
+
+@pytest.mark.parametrize("characters", [1, 64, 100, 192])
+def test_a_spread_part_keeps_contexts_and_units(characters: int) -> None:
+    split = split_of(PLACES, STRETCHES, ALPHABET, 7)
+    part = split.spread(characters)
+    check_pieces(part, STRETCHES, 7)
+    units = dict(zip(split.text, split.units_N.tolist(), strict=True))
+    assert part.units_N.tolist() == [units[character] for character in part.text]
+
+
+def test_before_a_text_and_before_none_stands_the_start() -> None:
+    for vocabulary, start in ((Vocabulary("\nab"), 1), (Vocabulary("ab"), 0)):
+        a, b = vocabulary.encode("ab").tolist()
+        texts = [make_split(text, vocabulary) for text in ("ab", "", "b", "")]
+        assert joined(texts).previous_N.tolist() == [start, a, start]
+        assert texts[0].previous_N.tolist() == [start, a] and texts[1].previous_N.tolist() == [] and b != a

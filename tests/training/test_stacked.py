@@ -11,9 +11,10 @@ import torch
 import torch.nn.functional as F
 
 from nanogpt.config import make_config
-from nanogpt.evaluation.evaluate import evaluate, stacked_losses
+from nanogpt.evaluation import evaluate as evaluation
+from nanogpt.evaluation.evaluate import score_split, stacked_losses
 from nanogpt.model.checkpoint import Checkpoint
-from nanogpt.text.corpus import Corpus
+from nanogpt.text.corpus import Corpus, make_split
 from nanogpt.training.loop import Pretraining, train, train_together
 from nanogpt.training.optimizer import set_rate_factor
 from nanogpt.training.stacked import MemberAdam, stack, weights_of_member
@@ -39,14 +40,18 @@ def test_each_member_reads_its_own_rows_with_its_own_weights(members) -> None:
         assert all(torch.equal(found[name], member.weights[name]) for name in found)
 
 
-def test_losses_are_those_of_evaluation(members, corpora) -> None:
-    splits = [corpora[name].validation.spread(length)
-              for name, length in (("math", 1000), ("wikipedia", 431), ("shakespeare", 17))]
+def test_losses_are_those_of_evaluation(members, corpora, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of each character; texts of one and of many windows are read beside each other, some batches hold one alone."""
+    monkeypatch.setattr(evaluation, "CHARACTERS_PER_BATCH", 320)
+    splits = [corpora["math"].validation.spread(1000), *(
+        make_split(corpora[name].validation.text[:length], corpora[name].vocabulary)
+        for name, length in (("wikipedia", 431), ("shakespeare", 17)))]
     losses = stacked_losses(stack(members), splits)
-    assert [len(losses_N) for losses_N in losses] == [1000, 431, 17]
-    expected = [evaluate(member.build(), member, split).nats_per_character
-                for member, split in zip(members, splits, strict=True)]
-    assert [float(losses_N.mean()) for losses_N in losses] == pytest.approx(expected, rel=1e-5)
+    assert [len(losses_N) for losses_N in losses] == [len(split) for split in splits] and len(splits[0].pieces) > 1
+    for losses_N, member, split in zip(losses, members, splits, strict=True):
+        torch.testing.assert_close(losses_N, score_split(member.build(), split).loss_N, rtol=1e-4, atol=1e-4)
+    shared = stacked_losses(stack(members), [splits[1]] * 3)
+    assert all(len(losses_N) == 431 for losses_N in shared) and torch.equal(shared[1], losses[1])
 
 
 def test_a_batched_step_is_torch_adamw_of_each_member(members) -> None:
