@@ -63,8 +63,8 @@ def seed_findings(means: pd.DataFrame) -> Iterator[str]:
     own, away = last[last["source"] == last["target"]], last[last["source"] != last["target"]]
     parts = [f"{_span(rows['seed_deviation'])} on {text}" for rows, text in ((own, "the own text"), (away, "others"))
              if len(rows)]
-    yield (f"Trainings that differ in the seed alone ({last['seeds'].iloc[0]} of each domain) have a standard deviation "
-           f"of {listed(parts)}, bits per byte: smaller differences than that say nothing.")
+    yield (f"Trainings that differ in the seed alone ({last['seeds'].iloc[0]} of each domain) have a standard "
+           f"deviation of {listed(parts)}, bits per byte: smaller differences than that say nothing.")
 
 
 def outlier_findings(zero_shot: pd.DataFrame) -> Iterator[str]:

@@ -157,7 +157,7 @@ def ask(study: optuna.Study, number: int, config: Config) -> optuna.Trial:
             study.enqueue_trial({RATE: settings.middle_rate})
     else:       # Optuna's GridSampler stops a study, which ask and tell do not allow
         tried = {trial.params.get(RATE) for trial in study.get_trials(states=(*ENDED, TrialState.RUNNING))}
-        rates = [rate for rate in grid_of(config) if rate not in tried]
+        rates = [rate for rate in grid_of(config) if rate not in tried] or grid_of(config)   # others may be at all
         study.enqueue_trial({RATE: random.Random(config.seed * 10_007 + number).choice(rates)})
     trial = study.ask()
     trial.set_user_attr(PROCESS, this_process())

@@ -25,7 +25,8 @@ def make_tables(domains: tuple[str, ...] = DOMAINS, steps: dict[int, str] = STEP
     last = max(steps)
     zero = [zero_shot_row(source, step, stage, target, last)
             for source, target in itertools.product(domains, domains) for step, stage in steps.items()]
-    training = [{"domain": name, "step": step, "seconds": step / 20, "loss_nats": 4.6 * np.exp(-step / 90) + 1.6,
+    training = [{"domain": name, "training_seed": 1, "step": step, "seconds": step / 20,
+                 "loss_nats": 4.6 * np.exp(-step / 90) + 1.6,
                  "validation_nats": 4.6 * np.exp(-step / 90) + 1.7 if step in steps else np.nan,
                  "validation_bits_per_byte": 6.2 * np.exp(-step / 90) + 2.3 + i / 9 if step in steps else np.nan}
                 for i, name in enumerate(domains) for step in range(0, last + 1, 10)]
@@ -68,9 +69,13 @@ def evaluation_tables(domains: tuple[str, ...] = DOMAINS) -> Tables:
     counted = [{"target": target, "baseline": name, "bits_per_byte": bits} for target in domains
                for name, bits in (("uniform", 6.9), ("unigram", 4.8), ("5-gram", 2.4), ("xz", 2.6))]
     rivals = [{"target": target, "stage": stage, "rival": rival, "ahead_bits_per_byte": ahead, "ahead_low": ahead - 0.2,
-               "ahead_high": ahead + 0.2, "p_value": 0.001, "p_holm": 0.9 if rival == STRONGEST_COUNTS else 0.01}
+               "ahead_high": ahead + 0.2, "p_value": 0.001, "p_holm": 0.9 if rival == STRONGEST_COUNTS else 0.01,
+               "units": 100, "seeds": 2}
               for target in domains for stage in ("early", "final")
               for rival, ahead in (*((name, 1.0) for name in domains if name != target), (STRONGEST_COUNTS, 0.1))]
+    means = [{"source": source, "target": target, "stage": "final", "bits_per_byte": 2.5, "low": 2.4, "high": 2.6,
+              "units": 100, "seeds": 2, "seed_deviation": 0.01}
+             for source, target in itertools.product(domains, domains)]
     spans = [{"training": first, "test": name, "shared_characters": 51 * i, "shared_share": i / 1000}
              for i, name in enumerate(domains)]
     apart = [{"first": a, "second": b, "vocabulary_overlap": 0.5, "trigram_divergence_bits": 0.3 + i / 10,
@@ -80,8 +85,8 @@ def evaluation_tables(domains: tuple[str, ...] = DOMAINS) -> Tables:
     written = [{"source": source, "step": last, "prompt_domain": home, "prompt": prompt_of(home), "copied_share": 0.25,
                 "written_domain": source if home != "math" else home, "classifier_accuracy": 0.975}
                for source, home in itertools.product(domains, domains)]
-    new = {"breakdown": parts, "reliability": bins, "baselines": counted, "comparisons": rivals, "leakage": spans,
-           "distances": apart, "specialisation": ahead, "writing": written}
+    new = {"breakdown": parts, "reliability": bins, "baselines": counted, "comparisons": rivals,
+           "zero_shot_means": means, "leakage": spans, "distances": apart, "specialisation": ahead, "writing": written}
     return {name: pd.DataFrame(rows) for name, rows in new.items()}
 
 
@@ -119,7 +124,8 @@ def zero_shot_row(source: str, step: int, stage: str, target: str, last: int) ->
     own, learned = source == target, 1 - np.exp(-5 * step / last)
     bits = 6.3 - (4.0 if own else 2.9 - 0.2 * len(target) / 10) * learned
     confidence, accuracy = 0.03 + 0.5 * learned, 0.02 + (0.52 if own else 0.36) * learned
-    return {"source": source, "step": step, "stage": stage, "target": target, "bits_per_byte": bits,
+    return {"source": source, "training_seed": 1, "step": step, "stage": stage, "target": target,
+            "bits_per_byte": bits,
             "nats_per_character": bits * 0.69, "seen_loss_nats": bits * 0.65, "unseen_share": 0 if own else 0.01,
             "unseen_loss_share": 0 if own else 0.08, "entropy_nats": 4.7 - (3.1 if own else 2.6) * learned,
             "confidence": confidence, "top5_mass": confidence * 1.5, "accuracy": accuracy,
@@ -138,7 +144,7 @@ def transfer_tables(domains: tuple[str, ...], shots: tuple[int, ...] = (16,)) ->
         start = (4.2 - maturity[stage] if stage != "scratch" else 6.4) + shift
         after = (3.3 - maturity[stage] if stage != "scratch" else 4.6) + shift + (16 - windows) / 20
         rate *= 1 + shift
-        cell = key | {"checkpoint_step": int(100 * maturity[stage]), "shots": windows}
+        cell = key | {"training_seed": 1, "checkpoint_step": int(100 * maturity[stage]), "shots": windows}
         curves += [cell | run | {"step": k, "validation_bits_per_byte": after + (start - after) * np.exp(-k / 8)}
                    for run in views(rate) for k in range(0, 31, 5)]
         transfers += [cell | run | {"zero_shot_bits_per_byte": start, "test_bits_per_byte": after + 0.02 * run["seed"],

@@ -10,6 +10,7 @@ from pathlib import Path
 import optuna
 import pytest
 import torch
+from optuna.trial import TrialState
 from support import domain_text
 
 from nanogpt.config import Config
@@ -17,7 +18,21 @@ from nanogpt.evaluation.evaluate import evaluate
 from nanogpt.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from nanogpt.text.corpus import Corpus, Split, make_corpora
 from nanogpt.transfer.finetune import AdaptationPoint, FineTuning, adapt, batches, extend_vocabulary, few_shot_windows
-from nanogpt.transfer.tuning import PROCESS, Trial, ask, best_rate, open_study, this_process, tune
+from nanogpt.transfer.tuning import (
+    PROCESS,
+    RunningTrial,
+    Trial,
+    ask,
+    best_rate,
+    grid_of,
+    open_study,
+    pair_title,
+    run_trials,
+    shared_rate,
+    study_name,
+    this_process,
+    tune,
+)
 
 
 class Closed:
@@ -102,9 +117,14 @@ def sealed(corpora: dict[str, Corpus]) -> Corpus:
     return Sealed(corpus.source, corpus.train, corpus.validation, closed)
 
 
+def opened(source: Checkpoint, target: Corpus, config: Config, journal: Path) -> optuna.Study:
+    return open_study(study_name([(source, target)], pair_title(source, target), config), str(journal))
+
+
 def tuned(sources: list[Checkpoint], target: Corpus, config: Config, journal: Path) -> list[list[Trial]]:
-    pairs = [(source, target) for source in sources]
-    return tune([open_study(*pair, config, str(journal)) for pair in pairs], pairs, config)
+    """The trials of a study for each source."""
+    return tune([opened(source, target, config, journal) for source in sources],
+                [[(source, target)] for source in sources], config)
 
 
 def begin_and_die(study: optuna.Study, number: int, config: Config) -> None:
@@ -117,14 +137,14 @@ def begin_and_die(study: optuna.Study, number: int, config: Config) -> None:
 
 def test_opening_a_study_closes_the_trials_of_dead_processes_alone(trained, sealed, tiny_config,
                                                                    tmp_path: Path) -> None:
-    study = open_study(trained, sealed, tiny_config, str(tmp_path / "journal"))
+    study = opened(trained, sealed, tiny_config, tmp_path / "journal")
     begin_and_die(study, 0, tiny_config)
     live = ask(study, 1, tiny_config)
     elsewhere = ask(study, 2, tiny_config)
     elsewhere.set_user_attr(PROCESS, {"host": "another", "pid": 1, "started": 0.0})
     reused = ask(study, 3, tiny_config)
     reused.set_user_attr(PROCESS, this_process() | {"started": 0.0})
-    again = open_study(trained, sealed, tiny_config, str(tmp_path / "journal"))
+    again = opened(trained, sealed, tiny_config, tmp_path / "journal")
     assert [trial.state.name for trial in again.get_trials()] == ["FAIL", "RUNNING", "RUNNING", "FAIL"]
     assert study.tell(live, 2.0).value == 2.0
 
@@ -165,24 +185,76 @@ def test_tuning_finds_a_rate_that_is_better_than_most(trained, sealed, tiny_conf
     assert sum(chosen < other for other in others) >= 5
 
 
-def test_tuning_reads_no_test_text_and_resumes_where_it_stopped(trained, sealed, tiny_config, tmp_path: Path) -> None:
-    config = with_transfer(tiny_config, trials=6, transfer_steps=3)
+@pytest.mark.parametrize("sampler", ["grid", "tpe"])
+def test_tuning_reads_no_test_text_and_resumes_where_it_stopped(trained, sealed, tiny_config, tmp_path: Path,
+                                                                sampler: str) -> None:
+    config = with_transfer(tiny_config, trials=6, transfer_steps=3, sampler=sampler)
     (at_once,) = tuned([trained], sealed, config, tmp_path / "a")
     journal = tmp_path / "b"
     for trials in (0, 3):  # a process that was killed in its first trial, and one in its fourth
-        begun = with_transfer(config, trials=max(1, trials))
-        study = open_study(trained, sealed, config, str(journal))
-        if trials:
-            tuned([trained], sealed, begun, journal)
-        begin_and_die(study, trials, begun)
+        study = opened(trained, sealed, config, journal)
+        for number in range(trials):
+            trial = RunningTrial(ask(study, number, config), [(trained, sealed)], config)
+            run_trials([trial], config)
+            study.tell(trial.trial, trial.value, state=TrialState.COMPLETE if trial.value else TrialState.PRUNED)
+        begin_and_die(study, trials, config)
     (resumed,) = tuned([trained], sealed, config, journal)
     assert [(t.learning_rate, t.validation_bits_per_byte, t.state) for t in resumed] == [
         (t.learning_rate, t.validation_bits_per_byte, t.state) for t in at_once]
     assert len(at_once) == 6
+    if sampler == "grid":
+        assert sorted(t.learning_rate for t in at_once) == pytest.approx(grid_of(config))
     assert all(config.transfer.rate_low <= t.learning_rate <= config.transfer.rate_high for t in at_once)
     losses = [t.validation_bits_per_byte for t in at_once if t.validation_bits_per_byte is not None]
     best = next(t for t in at_once if t.validation_bits_per_byte == min(losses))
     assert best_rate(at_once) == best.learning_rate
+
+
+def test_a_trial_of_several_pairs_is_the_mean_of_their_lowest_losses(checkpoints, corpora, tiny_config,
+                                                                     tmp_path: Path) -> None:
+    """Whether they train one by one or as one model; each pair's own trial is what it would be alone."""
+    config = with_transfer(tiny_config, trials=3, transfer_steps=6, curve_points=3, rate_low=1e-3, rate_high=1.0,
+                           tuning_seeds=2)
+    pairs = [(checkpoints[-1], corpora["math"]), (checkpoints[2], corpora["wikipedia"])]
+    found = []
+    for together in (1, 3):
+        own = with_transfer(config, together=together)
+        study = open_study(study_name(pairs, "both", own), str(tmp_path / str(together)))
+        (trials,) = tune([study], [pairs], own)
+        found.append(sorted(trials, key=lambda trial: trial.learning_rate))
+    for trial, stacked in zip(*found, strict=True):
+        assert stacked.validation_bits_per_byte == pytest.approx(trial.validation_bits_per_byte, rel=1e-4)
+        if trial.by_pair:
+            assert trial.validation_bits_per_byte == pytest.approx(sum(trial.by_pair) / 2)
+            for number, pair in enumerate(pairs):
+                lowest = [min(p.bits_per_byte for p in curve(*pair, config, trial.learning_rate, seed))
+                          for seed in (10_001, 10_002)]
+                assert trial.of_pair(number).validation_bits_per_byte == pytest.approx(sum(lowest) / 2, rel=1e-4)
+    assert any(trial.by_pair for trial in found[0])
+
+
+def test_the_shared_rate_is_the_best_on_average_of_those_that_ended_everywhere() -> None:
+    def trials(*losses: float | None) -> list[Trial]:
+        return [Trial(i, 10.0**-i, loss, loss, "complete" if loss else "pruned") for i, loss in enumerate(losses)]
+
+    assert shared_rate([trials(1.0, 2.0, 3.0), trials(4.0, 2.5, 2.4)]) == 0.1
+    assert shared_rate([trials(None, 2.0, 3.0), trials(1.0, None, 2.4)]) == 0.01
+    with pytest.raises(ValueError, match="at least one finite loss, got none in 1 studies"):
+        shared_rate([trials(None)])
+
+
+def test_an_adapted_model_is_that_of_its_lowest_validation_loss(trained, corpora, tiny_config) -> None:
+    """And the source itself where every step did harm."""
+    config = with_transfer(tiny_config, transfer_steps=12, curve_points=4)
+    for rate in (0.003, 3.0):
+        points = curve(trained, corpora["math"], config, rate)
+        adapted = points[-1].checkpoint
+        lowest = min(points, key=lambda point: point.bits_per_byte)
+        assert adapted is not None and adapted.step == lowest.step
+        split = corpora["math"].validation.spread(config.transfer.curve_characters)
+        assert evaluate(adapted.build(), adapted, split).bits_per_byte == pytest.approx(lowest.bits_per_byte, rel=1e-5)
+    assert adapted.step == 0 and all(torch.equal(adapted.weights[name], tensor)
+                                     for name, tensor in trained.weights.items())
 
 
 def test_studies_side_by_side_are_the_same_as_alone(checkpoints, sealed, tiny_config, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from nanogpt.evaluation.intervals import clustered_interval
 from nanogpt.transfer.tables import (
     cell_measures,
     curve_means,
@@ -30,7 +31,8 @@ def rows(gain: dict[tuple[str, str], float] = GAIN) -> tuple[pd.DataFrame, pd.Da
     cells += [("scratch", target, "scratch") for target in ("a", "b", "c")]
     for (source, target, stage), view, seed in itertools.product(cells, ("tuned", "fixed"), (2, 3, 4)):
         start = START["early"] - gain[source, target] if stage == "late" else START[stage]
-        run = {"source": source, "stage": stage, "checkpoint_step": {"early": 10, "late": 90}.get(stage, 0),
+        run = {"source": source, "training_seed": 1, "stage": stage,
+               "checkpoint_step": {"early": 10, "late": 90}.get(stage, 0),
                "target": target, "shots": 4, "view": view, "seed": seed, "learning_rate": 0.003}
         losses = [start + 0.01 * seed - 0.1 * step for step in (0, 5, 10)]
         curves += [run | {"step": step, "validation_bits_per_byte": loss}
@@ -84,31 +86,53 @@ def test_what_never_reaches_the_threshold_is_censored_and_said_to_be() -> None:
     assert difference > 0
 
 
-def test_stages_are_paired_and_each_pair_of_domains_counts_once() -> None:
+def test_stages_are_paired_and_sources_and_targets_are_clusters() -> None:
     runs = run_measures(*rows())
     found = stage_comparisons(runs).query("view == 'tuned'").set_index("measure").loc["test_bits_per_byte"]
-    expected = stats.ttest_1samp([-0.4, -0.6, -0.5], 0).confidence_interval(0.95)
+    changes, sources, targets = [-0.4] * 3 + [-0.6] * 3 + [-0.5] * 3, "aaabbbaaa", "bbbaaaccc"
+    expected = clustered_interval(changes, [1] * 9, list(sources), list(targets))
     assert (found["difference"], found["pairs"], found["seeds"]) == (pytest.approx(-0.5), 3, 3)
-    assert (found["low"], found["high"]) == pytest.approx(tuple(expected))
-    assert (found["runs_ahead"], found["runs_paired"], found["claim"]) == (9, 9, "better")
+    assert (found["low"], found["high"]) == pytest.approx((expected.low, expected.high))
+    assert (found["runs_ahead"], found["runs_paired"], found["domains"]) == (9, 9, 2)
+
+
+def test_numbers_of_shots_are_compared_together_and_each_and_seeds_of_training_are_paired() -> None:
+    transfers, curves = rows()
+    more = [frame.assign(shots=16) for frame in (transfers, curves)]
+    other = [frame.assign(training_seed=2) for frame in (transfers, curves)]
+    both = [pd.concat(frames, ignore_index=True) for frames in zip((transfers, curves), more, other, strict=True)]
+    table = stage_comparisons(run_measures(*both))
+    assert list(table.query("view == 'tuned' and measure == 'test_bits_per_byte'")["shots"]) == ["all", "4", "16"]
+    every, few, many = table.query("view == 'tuned' and measure == 'test_bits_per_byte'").to_dict("records")
+    assert (every["runs_paired"], few["runs_paired"], many["runs_paired"]) == (27, 18, 9)
+    assert few["training_seeds"] == 2 and many["training_seeds"] == 1
+    assert [row["difference"] for row in (every, few, many)] == pytest.approx([-0.5] * 3)
+
+
+def test_who_begins_below_the_threshold_is_said() -> None:
+    runs = run_measures(*rows({("a", "b"): 1.2, ("b", "a"): 1.1, ("a", "c"): 0.1}))
+    steps = stage_comparisons(runs).query("view == 'tuned' and measure == 'steps_to_threshold'").iloc[0]
+    assert steps["already_there"] == pytest.approx(2 / 3)
+    assert steps["median_earlier"] == pytest.approx(10, abs=0.2) and steps["median_later"] == 0
 
 
 @pytest.mark.parametrize(("gain", "said"), [
-    (GAIN, "later one adapts better"), ({pair: -value for pair, value in GAIN.items()}, "later one adapts worse"),
-    ({("a", "b"): 0.5, ("b", "a"): -0.6, ("a", "c"): 0.1}, "allows no claim"),
-    ({("a", "b"): 0.5}, "allows no claim")])
+    (GAIN, "lower than the early one's (difference -0.50, 95 % interval -"),
+    ({pair: -value for pair, value in GAIN.items()}, "higher than the early one's (difference +0.50"),
+    ({("a", "b"): 0.5, ("b", "a"): -0.6, ("a", "c"): 0.1}, "which does not exclude 0"),
+    ({("a", "b"): 0.5}, "no interval; 1 source → target pairs, 1 training of each source, 3 draws")])
 def test_the_sentence_claims_what_the_interval_allows(gain: dict[tuple[str, str], float], said: str) -> None:
     runs = run_measures(*rows(gain))
     runs.loc[(runs["view"] == "fixed") & (runs["stage"] == "late"), "test_bits_per_byte"] += 1e-3
     found = list(sentences(stage_comparisons(runs)))
-    assert [sentence.startswith(f"At the {view} learning rate") for sentence, view
+    assert [sentence.startswith(f"Adapted at the {view} learning rate") for sentence, view
             in zip(found, ("tuned", "fixed"), strict=True)] == [True, True]
     assert all(said in sentence for sentence in found)
 
 
 def test_equal_views_are_said_once() -> None:
     (said,) = sentences(stage_comparisons(run_measures(*rows())))
-    assert said.startswith("At the tuned (everywhere the fixed) learning rate")
+    assert said.startswith("Adapted at the tuned (everywhere the fixed) learning rate")
 
 
 def test_means_over_seeds() -> None:
