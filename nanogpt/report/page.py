@@ -58,13 +58,15 @@ class Section:
 
 
 SECTIONS = (
-    Section("corpora", "Corpora", "Each text is cut into contiguous parts: 90 % training, 5 % validation, 5 % test.",
+    Section("corpora", "Corpora", "Validation and test are pieces from everywhere in each text, whole documents or its "
+            "end, as the setting <code>split</code> says; the rest is for training.",
             numbers=(Numbers("corpora", "Corpora", open=True),)),
     Section("training", "Training", origins=("training",)),
     Section("zero-shot", "Zero-shot", numbers=(
         Numbers("zero_shot", "The numbers", (*CHECKPOINT, "bits_per_byte", "bits_per_byte_low", "bits_per_byte_high",
                                              "nats_per_character", "seen_loss_nats", "unseen_share",
                                              "unseen_loss_share", "run_id"), at_stages),
+        Numbers("zero_shot_means", "Means over the trainings of each domain, with intervals over text and seeds"),
         Numbers("comparisons", "Each domain's own model against every rival, on the same characters"),
         Numbers("baselines", "Baselines"), Numbers("distances", "Distances between the domains"),
         Numbers("leakage", "Shared spans of training and test texts"),

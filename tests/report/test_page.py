@@ -24,7 +24,8 @@ from nanogpt.report.tables import TABLES, StudyTables
 SECTIONS_OF_TABLES = {
     "corpora": {"corpora"}, "training": {"training"}, "zero_shot": {"zero-shot", "confidence"},
     "breakdown": {"zero-shot"}, "baselines": {"zero-shot"}, "distances": {"zero-shot"}, "leakage": {"zero-shot"},
-    "comparisons": {"zero-shot"}, "specialisation": {"zero-shot"}, "reliability": {"confidence"},
+    "comparisons": {"zero-shot"}, "zero_shot_means": {"zero-shot"}, "specialisation": {"zero-shot"},
+    "reliability": {"confidence"},
     "transfer_curves": {"transfer"}, "transfers": {"transfer"}, "trials": {"transfer"},
     "transfer_measures": {"transfer"}, "stage_comparisons": {"transfer"}, "top_characters": {"attribution"},
     "attribution": {"attribution"}, "attribution_summary": {"attribution"}, "faithfulness": {"attribution"},
