@@ -71,7 +71,8 @@ def evaluation_tables(domains: tuple[str, ...] = DOMAINS) -> Tables:
                "ahead_high": ahead + 0.2, "p_value": 0.001, "p_holm": 0.9 if rival == STRONGEST_COUNTS else 0.01}
               for target in domains for stage in ("early", "final")
               for rival, ahead in (*((name, 1.0) for name in domains if name != target), (STRONGEST_COUNTS, 0.1))]
-    spans = [{"training": first, "test": name, "shared_characters": 51 * i, "shared_share": i / 1000}
+    spans = [{"training": first, "test": name, "shared_characters": 51 * i, "shared_share": i / 1000,
+              "approximate_share": i / 500}
              for i, name in enumerate(domains)]
     apart = [{"first": a, "second": b, "vocabulary_overlap": 0.5, "trigram_divergence_bits": 0.3 + i / 10,
               "compression_distance": 0.9 + i / 100} for i, (a, b) in enumerate(itertools.combinations(domains, 2))]
