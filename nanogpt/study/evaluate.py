@@ -12,7 +12,7 @@ from nanogpt.evaluation import baselines
 from nanogpt.evaluation.comparison import comparisons, specialisation
 from nanogpt.evaluation.generations import generations, writing_rows
 from nanogpt.evaluation.rows import ScoredTexts, score_domains, scored_texts
-from nanogpt.report.findings import ahead_findings, author_findings
+from nanogpt.report.findings import ahead_findings, author_findings, leaks
 from nanogpt.study.inputs import StudiedModel, text_dataset, warn_of_unknown
 from nanogpt.study.phase import Study
 from nanogpt.study.tables import Tables, log_figures, log_tables
@@ -98,6 +98,8 @@ def fill_comparisons(bits: CharacterBits, texts: ScoredTexts, study: Study, tabl
         tables.add("baselines", baselines.baseline_rows(corpus, texts.tests[name], counted[name]))
     tables.add("distances", baselines.distance_rows(study.corpora))
     tables.add("leakage", baselines.leakage_rows(study.corpora))
+    for leak in leaks(tables.frame("leakage")):
+        log.warning("leakage: %s", leak)
     for stage in dict.fromkeys(stage for _, stage in bits):
         by_domain = {domain: by_target for (domain, at), by_target in bits.items() if at == stage}
         by_target = {target: {domain: of[target] for domain, of in by_domain.items()}
