@@ -20,6 +20,7 @@ from nanogpt.text.overlap import (
     SPAN,
     compressed_bits_per_byte,
     compression_distance,
+    copied_passages,
     shared_spans,
     trigram_divergence,
     vocabulary_overlap,
@@ -59,11 +60,20 @@ def distance_rows(corpora: Mapping[str, Corpus]) -> Iterator[dict[str, Any]]:
 
 
 def leakage_rows(corpora: Mapping[str, Corpus]) -> Iterator[dict[str, Any]]:
-    """Yield how much of each test text lies in spans that a training text holds too."""
+    """Yield how much of each test text a training text holds too: in exact spans, and with near copies of passages."""
     tests = {name: corpus.test.text for name, corpus in corpora.items()}
     for training, corpus in corpora.items():
-        for (test, text), shared_N in zip(tests.items(), shared_spans(corpus.train.text, tests.values()), strict=True):
-            start = int(shared_N.int().argmax())
+        both = zip(shared_spans(corpus.train.text, tests.values()),
+                   copied_passages(corpus.train.text, tests.values()), strict=True)
+        for (test, text), (shared_N, passages_N) in zip(tests.items(), both, strict=True):
+            copied_N = shared_N | passages_N
             yield {"training": training, "test": test, "shared_characters": int(shared_N.sum()),
-                   "shared_share": float(shared_N.double().mean()),
-                   "example": text[start:start + 2 * SPAN] if shared_N.any() else ""}
+                   "shared_share": float(shared_N.double().mean()), "example": first_of(text, shared_N),
+                   "approximate_share": float(copied_N.double().mean()),
+                   "approximate_example": first_of(text, copied_N)}
+
+
+def first_of(text: str, shared_N: Tensor) -> str:
+    """Return the beginning of the first shared stretch of `text` and what follows; nothing where none is shared."""
+    start = int(shared_N.int().argmax()) if shared_N.any() else len(text)
+    return text[start:start + 2 * SPAN]

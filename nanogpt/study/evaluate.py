@@ -14,7 +14,7 @@ from nanogpt.evaluation import baselines
 from nanogpt.evaluation.comparison import comparisons, specialisation, zero_shot_means
 from nanogpt.evaluation.generations import generations, writing_rows
 from nanogpt.evaluation.rows import ScoredTexts, score_domains, scored_texts
-from nanogpt.report.findings import ahead_findings, author_findings
+from nanogpt.report.findings import ahead_findings, author_findings, leaks
 from nanogpt.study.inputs import StudiedModel, text_dataset, warn_of_unknown
 from nanogpt.study.phase import Study
 from nanogpt.study.tables import Tables, log_figures, log_tables
@@ -106,6 +106,8 @@ def fill_comparisons(bits: CharacterBits, texts: ScoredTexts, study: Study, tabl
         tables.add("baselines", baselines.baseline_rows(corpus, tests[name], counted[name]))
     tables.add("distances", baselines.distance_rows(study.corpora))
     tables.add("leakage", baselines.leakage_rows(study.corpora))
+    for leak in leaks(tables.frame("leakage")):
+        log.warning("leakage: %s", leak)
     for stage in dict.fromkeys(stage for _, stage, _ in bits):
         scored = texts.tests(whole=stage == WHOLE)
         losses = losses_of(stage, bits, scored)

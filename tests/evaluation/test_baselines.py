@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import math
+import random
+import textwrap
+from collections.abc import Callable
 from dataclasses import replace
 
+import pandas as pd
 import pytest
 
 from nanogpt.config import STRONGEST_COUNTS
 from nanogpt.evaluation.baselines import HIGHEST_ORDER, baseline_rows, counted_bits, distance_rows, leakage_rows
 from nanogpt.evaluation.metrics import code_bits
 from nanogpt.evaluation.ngram import fit_ngram, ngram_losses
+from nanogpt.report.findings import leaks
 from nanogpt.text.corpus import Corpus, make_split
 
 
@@ -31,6 +36,7 @@ def test_distances_of_each_two_and_leaks_of_all(corpora: dict[str, Corpus]) -> N
     for row in rows:
         assert (row["shared_characters"] >= 50) == bool(row["example"])
         assert row["example"][:50] in corpora[row["training"]].train.text
+        assert row["approximate_share"] >= row["shared_share"], "an exact copy is a near one too"
 
 
 def test_counted_bits_are_those_of_the_ngrams_with_escapes(corpora: dict[str, Corpus]) -> None:
@@ -55,3 +61,45 @@ def test_a_copied_passage_is_a_leak_and_is_shown(corpora: dict[str, Corpus]) -> 
     row = rows["shakespeare", "math"]
     assert 120 <= row["shared_characters"] <= 130 and passage[:40] in row["example"]
     assert row["shared_share"] == pytest.approx(row["shared_characters"] / 620)
+
+
+def exact(passage: str, rng: random.Random) -> str:
+    return passage
+
+
+def rewrapped(passage: str, rng: random.Random) -> str:
+    return textwrap.fill(passage, 37)
+
+
+def one_in_40_changed(passage: str, rng: random.Random) -> str:
+    changed = set(rng.sample(range(len(passage)), len(passage) // 40))
+    return "".join(rng.choice("xyz") if i in changed else character for i, character in enumerate(passage))
+
+
+def shouted_without_punctuation(passage: str, rng: random.Random) -> str:
+    return passage.upper().translate(str.maketrans({",": " –", ".": "!"}))
+
+
+def made_up_text(characters: int, rng: random.Random) -> str:
+    """Lines of words, some of them frequent, so that phrases come again."""
+    lexicon = ["".join(random.Random(i).choices("etaoinshrdlu", k=1 + i % 9)) for i in range(400)]
+    words = rng.choices(lexicon, [1 / (rank + 1) for rank in range(len(lexicon))], k=characters)
+    marked = (word + rng.choice(["", "", "", ",", "."]) for word in words)
+    return textwrap.fill(" ".join(marked)[:characters], 70)
+
+
+@pytest.mark.parametrize("copy", [exact, rewrapped, one_in_40_changed, shouted_without_punctuation])
+def test_a_planted_passage_of_two_per_cent_is_warned_of(corpora: dict[str, Corpus],
+                                                        copy: Callable[[str, random.Random], str]) -> None:
+    for seed in range(4):
+        rng = random.Random(seed)
+        training, clean = made_up_text(150_000, rng), made_up_text(50_000, rng)
+        place = rng.randrange(140_000)
+        planted = clean[:20_000] + copy(training[place:place + 1000], rng) + clean[21_000:]
+        of_text = {name: replace(corpora["math"], train=make_split(training, corpora["math"].vocabulary),
+                                 test=make_split(text, corpora["math"].vocabulary))
+                   for name, text in (("clean", clean), ("planted", planted))}
+        for name, corpus in of_text.items():
+            (row,) = leakage_rows({name: corpus})
+            assert bool(leaks(pd.DataFrame([row]))) == (name == "planted")
+            assert row["approximate_share"] < 0.025 and bool(row["approximate_example"]) >= (name == "planted")

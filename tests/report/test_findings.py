@@ -9,7 +9,7 @@ import pytest
 from support.study_tables import DOMAINS, STEPS, make_tables
 
 from nanogpt.config import JOINT, STRONGEST_COUNTS
-from nanogpt.report.findings import findings
+from nanogpt.report.findings import LEAKED_SHARE, NAMED_LEAKS, findings, leaks
 from nanogpt.report.tables import StudyTables
 from nanogpt.transfer.tables import stage_comparisons
 
@@ -52,7 +52,7 @@ def test_the_evaluation_is_told_as_it_is(study: StudyTables) -> None:
     assert "a standard deviation of 0.01 on the own text and 0.01 on others" in text
     assert "1.00 on the own domain and 1.50 on the others" in text
     assert "to the unigram at step 50 (0.00 nats; at the end 7.50)" in text and "to the bigram at step 200" in text
-    assert "0.20% of its characters" in text and "6 ordered pairs" in text
+    assert "0.40% of its characters" in text and "6 ordered pairs" in text
     assert "in 67% of 6 texts and like the prompt's in 33%" in text and "held-out accuracy of 97.5%" in text
     own = study.table("zero_shot").query("source == target and step == @LAST", local_dict={"LAST": max(STEPS)})
     losses = own.set_index("target")["bits_per_byte"]
@@ -77,6 +77,28 @@ def test_maps_are_ranked_by_their_tables(study: StudyTables) -> None:
     last = study.table("faithfulness").query("step > 0")
     value = last.loc[last["method"] == "recency", "spearman_leave_one_out"].mean()
     assert f"{value:.2f} by recency" in text_of(study) and "by leave one out" not in text_of(study)
+
+
+def test_a_leak_is_the_first_finding_and_names_the_worst_texts(study: StudyTables) -> None:
+    cells = pd.DataFrame([("math", "wikipedia", 0.0, 0.3), ("shakespeare", "shakespeare", 0.02, 0.015),
+                          ("math", "math", 0.0, LEAKED_SHARE)],
+                         columns=["training", "test", "shared_share", "approximate_share"])
+    told = findings(dataclasses.replace(study, tables={**study.tables, "leakage": cells}))
+    assert told[0].startswith("Warning") and sum("exact spans" in sentence for sentence in told) == 1
+    own = "2.0% of the test text of shakespeare stands in its own training text (2.0% in exact spans of 50)"
+    other = "30.0% of the test text of wikipedia stands in the training text of math (0.0% in exact spans of 50)"
+    assert leaks(cells) == [own, other], "the own text first; a share of just the threshold is none"
+    assert f"{own} and {other}" in told[0] and len(told) == len(findings(study))
+    many = pd.concat([cells[:1]] * (NAMED_LEAKS + 2))
+    assert "and 2 more;" in text_of(study, leakage=many) and leaks(pd.DataFrame()) == []
+
+
+def test_without_a_leak_its_sentence_keeps_its_place(study: StudyTables) -> None:
+    (place,) = (i for i, sentence in enumerate(findings(study)) if "near copies of passages included" in sentence)
+    assert place > 0
+    exact = study.table("leakage").drop(columns="approximate_share")
+    text = text_of(study, leakage=exact)
+    assert "0.20% of its characters" in text and "near copies" not in text, "as tables of earlier versions say it"
 
 
 @pytest.mark.parametrize("table", ["comparisons", "distances", "leakage", "writing", "baselines", "faithfulness",

@@ -76,7 +76,8 @@ def evaluation_tables(domains: tuple[str, ...] = DOMAINS) -> Tables:
     means = [{"source": source, "target": target, "stage": "final", "bits_per_byte": 2.5, "low": 2.4, "high": 2.6,
               "units": 100, "seeds": 2, "seed_deviation": 0.01}
              for source, target in itertools.product(domains, domains)]
-    spans = [{"training": first, "test": name, "shared_characters": 51 * i, "shared_share": i / 1000}
+    spans = [{"training": first, "test": name, "shared_characters": 51 * i, "shared_share": i / 1000,
+              "approximate_share": i / 500}
              for i, name in enumerate(domains)]
     apart = [{"first": a, "second": b, "vocabulary_overlap": 0.5, "trigram_divergence_bits": 0.3 + i / 10,
               "compression_distance": 0.9 + i / 100} for i, (a, b) in enumerate(itertools.combinations(domains, 2))]
