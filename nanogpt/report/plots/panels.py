@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from PIL import Image
 
+from nanogpt.report.plots.layout import arrange
 from nanogpt.report.style import LineStyle
 from nanogpt.report.tables import by_pair
 
@@ -30,16 +31,18 @@ Panels = tuple[Figure, list[Axes]]
 def png(figure: Figure, dpi: int = 144) -> bytes:
     """Return the figure as PNG, drawn once (`savefig` draws twice). Characters that the font lacks become boxes."""
     figure.set_dpi(dpi)
+    canvas = FigureCanvasAgg(figure)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        pixels, (width, height) = FigureCanvasAgg(figure).print_to_buffer()
+        arrange(figure, canvas.get_renderer())
+        pixels, (width, height) = canvas.print_to_buffer()
     Image.frombuffer("RGBA", (width, height), pixels).convert("RGB").save(stream := io.BytesIO(), "png", dpi=(dpi, dpi))
     return stream.getvalue()
 
 
 def panels(rows: int, columns: int, size: tuple[float, float], count: int = 0, sharey: Any = False) -> Panels:
     """Return a figure and `count` panels (0: all) of `size` inches in a grid, with what all figures share."""
-    figure = Figure(figsize=(max(4.5, columns * size[0]), rows * size[1] + 0.4), layout="constrained")
+    figure = Figure(figsize=(max(4.5, columns * size[0]), rows * size[1] + 0.4))
     every = list(figure.subplots(rows, columns, squeeze=False, sharey=sharey).flat)
     for axes in every[count or len(every):]:
         axes.remove()
@@ -65,7 +68,7 @@ def draw_line(axes: Axes, rows: pd.DataFrame, x: str, y: str, style: LineStyle, 
 
 
 def name_axes(axes: Axes, title: str, x: str, y: str) -> None:
-    axes.set_title(title, fontsize=10, loc="left", parse_math=False)
+    axes.set_title(title, fontsize=10, loc="left", y=1, parse_math=False)
     axes.set_xlabel(x, fontsize=9)
     axes.set_ylabel(y, fontsize=9)
 
@@ -75,7 +78,7 @@ def add_legend(figure: Figure, styles: Mapping[str, LineStyle], title: str = "")
     lines = [Line2D([], [], color=style.color, marker=style.marker, ls=style.dashes,
                     fillstyle=style.fill)  # type: ignore[arg-type]
              for style in entries.values()]
-    figure.legend(lines, list(entries), loc="outside lower center", frameon=False,
+    figure.legend(lines, list(entries), loc="lower center", frameon=False,
                   ncols=legend_columns(list(entries), figure.get_figwidth()), fontsize=9)
 
 
@@ -149,5 +152,5 @@ def write_cell(axes: Axes, at: tuple[float, float], text: str, level: float, *, 
 
 
 def add_color_bar(figure: Figure, every: list[Axes], norm: Normalize, color_map: str, label: str) -> None:
-    bar = figure.colorbar(ScalarMappable(norm, color_map), ax=every, shrink=0.9, pad=0.02, aspect=30, label=label)
+    bar = figure.colorbar(ScalarMappable(norm, color_map), cax=figure.add_axes((0.9, 0.1, 0.02, 0.8)), label=label)
     bar.ax.tick_params(labelsize=SMALL)
