@@ -13,12 +13,13 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import RendererAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator
 from matplotlib.transforms import Affine2D, Bbox
 
 PAD = 3                                 # points, beyond all that stands around a panel
-TITLE_HEIGHT = 18                       # points, with the space below it
+TITLE_PAD, TITLE_HEIGHT = 4, 16         # points: the space below a title, and the title with it
 BAR_SHARE, BAR_ASPECT = 0.9, 30         # of a colour bar: height over that of the panels, height over width
-GUESS = (44, 38, 8, 22)                 # points around a panel, about: for a panel of that size axes choose their ticks
+GUESS = (42, 34, 6, 20)                 # points around a panel, about: for a panel of that size axes choose their ticks
 
 
 class Room(NamedTuple):
@@ -56,6 +57,8 @@ def room_around(axes: Axes, renderer: RendererAgg) -> Room:
         axis.set_label_coords(0.5, 0.5)     # inside, so that the ticks alone are measured
     texts = [text.get_window_extent(renderer) for text in axes.texts if text.get_in_layout()]
     ticks = [box for axis in both if (box := axis.get_tightbbox(renderer, for_layout_only=True))]
+    for axis in both:
+        axis.set_major_locator(FixedLocator(axis.get_majorticklocs()))      # what was measured is what is painted
     around = Bbox.union([panel, *ticks, *texts])
     beyond = dict(zip(Room._fields, (*(panel.min - around.min), *(around.max - panel.max)), strict=True))
     beyond["top"] = max(beyond["top"], TITLE_HEIGHT * point * bool(axes.get_title(loc="left")))

@@ -19,7 +19,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from PIL import Image
 
-from nanogpt.report.plots.layout import arrange
+from nanogpt.report.plots.layout import TITLE_PAD, arrange
+from nanogpt.report.plots.letters import write_letters
 from nanogpt.report.style import LineStyle
 from nanogpt.report.tables import by_pair
 
@@ -68,7 +69,7 @@ def draw_line(axes: Axes, rows: pd.DataFrame, x: str, y: str, style: LineStyle, 
 
 
 def name_axes(axes: Axes, title: str, x: str, y: str) -> None:
-    axes.set_title(title, fontsize=10, loc="left", y=1, parse_math=False)
+    axes.set_title(title, fontsize=10, loc="left", y=1, pad=TITLE_PAD, parse_math=False)
     axes.set_xlabel(x, fontsize=9)
     axes.set_ylabel(y, fontsize=9)
 
@@ -111,7 +112,7 @@ def step_ticks(steps: Iterable[int], most: int = 8) -> list[int]:
 
 
 def learning_rate_ticks(axis: Axis) -> None:
-    plain_ticks(axis, ticker.LogLocator(subs=(1, 2, 5)))
+    plain_ticks(axis, ticker.LogLocator(subs=(1, 3)))
 
 
 def plain_ticks(axis: Axis, locator: ticker.Locator) -> None:
@@ -141,14 +142,16 @@ def name_cells(axes: Axes, columns: Sequence[str], rows: Sequence[str]) -> None:
 
 def write_cells(axes: Axes, table: pd.DataFrame, norm: Normalize, bold: np.ndarray[Any, np.dtype[np.bool_]]) -> None:
     """Write each number of a heat map that is not missing to 0.01."""
-    for (i, j), value in np.ndenumerate(table.to_numpy(float)):
-        if not np.isnan(value):
-            write_cell(axes, (j, i), f"{value:.2f}", norm(value), bold=bool(bold[i, j]))
+    known = [(i, j, value) for (i, j), value in np.ndenumerate(table.to_numpy(float)) if not np.isnan(value)]
+    write_on_heat(axes, [f"{value:.2f}" for _, _, value in known], [(j, i) for i, j, _ in known],
+                  norm([value for _, _, value in known]), [bool(bold[i, j]) for i, j, _ in known])
 
 
-def write_cell(axes: Axes, at: tuple[float, float], text: str, level: float, *, bold: bool) -> None:
-    axes.text(*at, text, ha="center", va="center", fontsize=SMALL, fontweight="bold" if bold else "normal",
-              color="white" if level > DARK else "black", parse_math=False, in_layout=False)
+def write_on_heat(axes: Axes, texts: Sequence[str], places: Sequence[tuple[float, float]], levels: Iterable[float],
+                  bold: Sequence[bool]) -> None:
+    """Write texts in cells whose colours stand at `levels` of the colour map."""
+    write_letters(axes, texts, places, SMALL, bold=bold,
+                  colors=["white" if level > DARK else "black" for level in levels])
 
 
 def add_color_bar(figure: Figure, every: list[Axes], norm: Normalize, color_map: str, label: str) -> None:
