@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import itertools
 import json
 import re
 from html.parser import HTMLParser
@@ -13,6 +14,8 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 from matplotlib.image import imread
+from matplotlib.text import Text
+from matplotlib.transforms import Bbox
 from support import browse
 from support.study_tables import DOMAINS, make_tables, words
 
@@ -177,3 +180,27 @@ def test_every_figure_names_its_domains_and_has_its_legend_inside(
         for legend in figure.legends:
             extent = legend.get_window_extent()
             assert extent.x0 >= 0 and extent.x1 <= figure.bbox.width, name
+
+
+def test_in_no_figure_a_text_is_cut_off_or_stands_on_another(painted: dict[str, tuple[Figure, bytes]]) -> None:
+    for name, (figure, _) in painted.items():
+        texts = {text: text.get_window_extent() for text in painted_texts(figure)}
+        for text, box in texts.items():
+            assert box.x0 >= -1 and box.y0 >= -1 and box.y1 <= figure.bbox.height + 1, (name, text)
+        for (text, box), (other, other_box) in itertools.combinations(texts.items(), 2):
+            over = None if text.get_rotation() % 90 else Bbox.intersection(box, other_box)
+            assert over is None or min(over.width, over.height) < 3, (name, text, other)
+
+
+def painted_texts(figure: Figure) -> list[Text]:
+    """The texts of a figure without those of hidden panels and of ticks out of sight."""
+    hidden: set[Text] = set()
+    for axes in figure.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            low, high = sorted(axis.get_view_interval())
+            hidden |= {label for tick in (*axis.get_major_ticks(), *axis.get_minor_ticks())
+                       if not low <= tick.get_loc() <= high for label in (tick.label1, tick.label2)}
+        if not axes.get_visible():
+            hidden.update(axes.findobj(Text))    # type: ignore[arg-type]
+    texts = [text for text in figure.findobj(Text) if isinstance(text, Text) and text not in hidden]
+    return [text for text in texts if text.get_visible() and text.get_text().strip()]

@@ -58,9 +58,10 @@ def room_around(axes: Axes, renderer: RendererAgg) -> Room:
     texts = [text.get_window_extent(renderer) for text in axes.texts if text.get_in_layout()]
     ticks = [box for axis in both if (box := axis.get_tightbbox(renderer, for_layout_only=True))]
     for axis in both:
-        axis.set_major_locator(FixedLocator(axis.get_majorticklocs()))      # what was measured is what is painted
+        axis.set_major_locator(FixedLocator(list(axis.get_majorticklocs())))      # what was measured is what is painted
     around = Bbox.union([panel, *ticks, *texts])
-    beyond = dict(zip(Room._fields, (*(panel.min - around.min), *(around.max - panel.max)), strict=True))
+    beyond = dict(zip(Room._fields, (panel.x0 - around.x0, panel.y0 - around.y0, around.x1 - panel.x1,
+                                     around.y1 - panel.y1), strict=True))
     beyond["top"] = max(beyond["top"], TITLE_HEIGHT * point * bool(axes.get_title(loc="left")))
     for axis in both:
         side = axis.get_label_position()

@@ -52,4 +52,4 @@ def outline(text: str, bold: bool) -> Path:
         vertices, codes = maker.get_text_path(font, text)
     path = Path(np.reshape(vertices, (-1, 2)) / maker.FONT_SCALE, codes or None)
     width = path.get_extents().x1 if codes else 0.0
-    return Path(path.vertices - (width / 2, MIDDLE), codes or None)
+    return Path(np.asarray(path.vertices) - (width / 2, MIDDLE), codes or None)

@@ -17,6 +17,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from numpy.typing import ArrayLike
 from PIL import Image
 
 from nanogpt.report.plots.layout import TITLE_PAD, arrange
@@ -37,7 +38,8 @@ def png(figure: Figure, dpi: int = 144) -> bytes:
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         arrange(figure, canvas.get_renderer())
         pixels, (width, height) = canvas.print_to_buffer()
-    Image.frombuffer("RGBA", (width, height), pixels).convert("RGB").save(stream := io.BytesIO(), "png", dpi=(dpi, dpi))
+    image, stream = Image.frombuffer("RGBA", (width, height), pixels).convert("RGB"), io.BytesIO()
+    image.save(stream, "png", dpi=(dpi, dpi), compress_level=3)      # 4 % larger than at 6, in 2/3 of the time
     return stream.getvalue()
 
 
@@ -147,11 +149,11 @@ def write_cells(axes: Axes, table: pd.DataFrame, norm: Normalize, bold: np.ndarr
                   norm([value for _, _, value in known]), [bool(bold[i, j]) for i, j, _ in known])
 
 
-def write_on_heat(axes: Axes, texts: Sequence[str], places: Sequence[tuple[float, float]], levels: Iterable[float],
+def write_on_heat(axes: Axes, texts: Sequence[str], places: Sequence[tuple[float, float]], levels: ArrayLike,
                   bold: Sequence[bool]) -> None:
     """Write texts in cells whose colours stand at `levels` of the colour map."""
     write_letters(axes, texts, places, SMALL, bold=bold,
-                  colors=["white" if level > DARK else "black" for level in levels])
+                  colors=np.where(np.asarray(levels) > DARK, "white", "black"))
 
 
 def add_color_bar(figure: Figure, every: list[Axes], norm: Normalize, color_map: str, label: str) -> None:

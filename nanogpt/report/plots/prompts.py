@@ -16,7 +16,7 @@ from matplotlib.lines import Line2D
 from nanogpt.report.plots.letters import write_letters
 from nanogpt.report.plots.panels import SMALL, add_color_bar, draw_heat, name_axes, panels, write_on_heat
 from nanogpt.report.style import INK, OKABE_ITO, PALE, domain_colors
-from nanogpt.report.tables import StudyTables, by_first_method, groups_of, last_predictions, likeliest, pivot
+from nanogpt.report.tables import StudyTables, groups_of, last_predictions, likeliest, pivot
 from nanogpt.report.wording import attributed_value, spaced, visible, wrapped
 
 LETTER_DISTANCE = 8.0    # points, from an axis to the middle of its letters
@@ -25,7 +25,7 @@ LEAST_WRITTEN = 0.15     # probability of a candidate whose box has the room for
 
 def attribution_map(tables: StudyTables, prompt: str) -> Figure:
     """Draw how much each character counts for what follows `prompt`; beside each step, what was predicted."""
-    rows = last_predictions(tables.table("attribution"), prompt)
+    rows = last_predictions(tables.first_maps[prompt])
     labels = [f"{step} → {visible(target)} {probability:.0%}" for step, target, probability
               in zip(rows["step"], rows["target"], rows["probability"], strict=True)]
     return _step_maps(rows.assign(label=labels), "share", _share_label(tables), prompt)
@@ -39,8 +39,7 @@ def top_characters(tables: StudyTables, prompt: str) -> Figure:
 
 def attribution_triangle(tables: StudyTables, prompt: str) -> Figure:
     """Draw how much each character (column) counts for each later one (row) after the last step, by domain."""
-    rows = by_first_method(tables.table("attribution"))
-    rows = rows[rows["prompt"] == prompt]
+    rows = tables.first_maps[prompt]
     rows = rows[rows["step"] == rows["step"].max()]
     groups, norm = groups_of(rows, "domain", rows["domain"].unique()), PowerNorm(0.5, 0, 1)
     size, columns = max(2.6, 0.115 * len(prompt) + 1), min(3, len(groups))

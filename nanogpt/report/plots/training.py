@@ -17,7 +17,8 @@ def training_curves(tables: StudyTables) -> Figure:
     training = tables.table("training")
     styles = domain_styles(tables.domain_order, training, "domain")
     figure, (loss, bits) = panels(1, 2, (4.6, 3.3))
-    for (domain, *_), rows in training.sort_values("step").groupby([name for name in ("domain", "seed") if name in training], sort=False):
+    keys = [name for name in ("domain", "seed") if name in training]
+    for (domain, *_), rows in training.sort_values("step").groupby(keys, sort=False):
         batches, style = rows.dropna(subset="loss_nats"), styles[str(domain)]
         loss.plot(batches["step"], batches["loss_nats"], color=style.color, linewidth=1, alpha=0.5)
         draw_line(loss, rows, "step", "validation_nats", style)
