@@ -11,10 +11,12 @@ from typing import NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import RendererAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator
 from matplotlib.transforms import Affine2D, Bbox
+
+from nanogpt.report.plots.ticks import Ticks, draw_ticks, read_ticks
 
 PAD = 3                                 # points, beyond all that stands around a panel
 TITLE_PAD, TITLE_HEIGHT = 4, 16         # points: the space below a title, and the title with it
@@ -40,26 +42,29 @@ def arrange(figure: Figure, renderer: RendererAgg) -> None:
     legend = sum(legend.get_window_extent(renderer).height + 2 * PAD * point for legend in figure.legends)
     area = Bbox.from_extents(0, legend, figure.bbox.width, figure.bbox.height)
     place(dict.fromkeys(panels, Room(*(points * point for points in GUESS))), area)
-    rooms = {axes: room_around(axes, renderer) for axes in panels}
+    both: list[Axis] = [axis for axes in panels for axis in (axes.xaxis, axes.yaxis)]
+    own = {axis: ticks for axis in both if (ticks := read_ticks(axis))}
+    rooms = {axes: room_around(axes, renderer, own) for axes in panels}
     for bar in bars:
         beside = place_bar(bar, panels, area.x0)
-        room = room_around(bar, renderer)
+        room = room_around(bar, renderer, {})
         area = Bbox.from_extents(0, legend, area.x1 - beside.width - room.left - room.right, area.y1)
     place(rooms, area)
     for bar in bars:
         place_bar(bar, panels, area.x1 + room.left)
 
 
-def room_around(axes: Axes, renderer: RendererAgg) -> Room:
-    """Measure what stands around a panel, and put the names of its axes beyond the ticks."""
+def room_around(axes: Axes, renderer: RendererAgg, own: Mapping[Axis, Ticks]) -> Room:
+    """Measure what stands around a panel, and put the names of its axes beyond the ticks; `own` ones are drawn."""
     point, panel, both = axes.figure.dpi / 72, axes.bbox, (axes.xaxis, axes.yaxis)
     for axis in both:
         axis.set_label_coords(0.5, 0.5)     # inside, so that the ticks alone are measured
     texts = [text.get_window_extent(renderer) for text in axes.texts if text.get_in_layout()]
-    ticks = [box for axis in both if (box := axis.get_tightbbox(renderer, for_layout_only=True))]
-    for axis in both:
-        axis.set_major_locator(FixedLocator(list(axis.get_majorticklocs())))      # what was measured is what is painted
-    around = Bbox.union([panel, *ticks, *texts])
+    names = [Bbox.from_extents(*box) for axis in both if axis in own
+             for box in draw_ticks(axes, axis, own[axis]).boxes()]
+    ticks = [box for axis in both if axis not in own
+             if (box := axis.get_tightbbox(renderer, for_layout_only=True))]
+    around = Bbox.union([panel, *names, *ticks, *texts])
     beyond = dict(zip(Room._fields, (panel.x0 - around.x0, panel.y0 - around.y0, around.x1 - panel.x1,
                                      around.y1 - panel.y1), strict=True))
     beyond["top"] = max(beyond["top"], TITLE_HEIGHT * point * bool(axes.get_title(loc="left")))

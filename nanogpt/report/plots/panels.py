@@ -22,6 +22,7 @@ from PIL import Image
 
 from nanogpt.report.plots.layout import TITLE_PAD, arrange
 from nanogpt.report.plots.letters import write_letters
+from nanogpt.report.plots.ticks import TURNED
 from nanogpt.report.style import LineStyle
 from nanogpt.report.tables import by_pair
 
@@ -31,7 +32,7 @@ Panels = tuple[Figure, list[Axes]]
 
 
 def png(figure: Figure, dpi: int = 144) -> bytes:
-    """Return the figure as PNG, drawn once (`savefig` draws twice). Characters that the font lacks become boxes."""
+    """Lay out and paint a figure, which can be done once, and return it as PNG. Letters that the font lacks are boxes."""
     figure.set_dpi(dpi)
     canvas = FigureCanvasAgg(figure)
     with warnings.catch_warnings():
@@ -51,8 +52,6 @@ def panels(rows: int, columns: int, size: tuple[float, float], count: int = 0, s
         axes.remove()
     for axes in every:
         axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(alpha=0.25, linewidth=0.6)
-        axes.tick_params(labelsize=SMALL, labelleft=True)
     return figure, every[:count or None]
 
 
@@ -113,7 +112,7 @@ def step_ticks(steps: Iterable[int], most: int = 8) -> list[int]:
     return [0] * (0 in known) + ticks[::-(-len(ticks) // most)]
 
 
-def learning_rate_ticks(axis: Axis) -> None:
+def decade_ticks(axis: Axis) -> None:
     plain_ticks(axis, ticker.LogLocator(subs=(1, 3)))
 
 
@@ -126,20 +125,26 @@ def plain_ticks(axis: Axis, locator: ticker.Locator) -> None:
 
 def name_rows(axes: Axes, names: Sequence[str]) -> None:
     """Write a name at each height 0, 1, …, the first at the top."""
-    axes.set_yticks(range(len(names)), names)
+    name_ticks(axes.yaxis, names)
     axes.set_ylim(len(names) - 0.5, -0.5)
+
+
+def name_ticks(axis: Axis, names: Sequence[str]) -> None:
+    """Write a name at each of the places 0, 1, …"""
+    axis.set_major_locator(ticker.FixedLocator(range(len(names))))
+    axis.set_major_formatter(ticker.FuncFormatter(lambda place, _: names[round(place)]))
 
 
 def draw_heat(axes: Axes, table: pd.DataFrame, norm: Normalize, color_map: str) -> None:
     axes.imshow(table.to_numpy(float), norm=norm, cmap=color_map, aspect="auto", interpolation="nearest")
-    axes.grid(False)
     axes.spines[:].set_visible(False)
-    axes.tick_params(length=0)
 
 
 def name_cells(axes: Axes, columns: Sequence[str], rows: Sequence[str]) -> None:
+    axes.xaxis.set_gid(TURNED)
+    axes.tick_params(axis="x", length=0, labelsize=SMALL)
     axes.set_xticks(range(len(columns)), columns, rotation=35, ha="right", rotation_mode="anchor")
-    axes.set_yticks(range(len(rows)), rows)
+    name_ticks(axes.yaxis, rows)
 
 
 def write_cells(axes: Axes, table: pd.DataFrame, norm: Normalize, bold: np.ndarray[Any, np.dtype[np.bool_]]) -> None:

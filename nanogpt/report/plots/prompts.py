@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from nanogpt.report.plots.letters import write_letters
-from nanogpt.report.plots.panels import SMALL, add_color_bar, draw_heat, name_axes, panels, write_on_heat
+from nanogpt.report.plots.panels import SMALL, add_color_bar, draw_heat, name_axes, name_ticks, panels, write_on_heat
 from nanogpt.report.style import INK, OKABE_ITO, PALE, domain_colors
 from nanogpt.report.tables import StudyTables, groups_of, last_predictions, likeliest, pivot
 from nanogpt.report.wording import attributed_value, spaced, visible, wrapped
@@ -110,7 +110,7 @@ def _step_maps(rows: pd.DataFrame, value: str, bar: str, prompt: str) -> Figure:
     for axes, (source, part) in zip(every, groups.items(), strict=True):
         table = pivot(part, "step", "position", value)
         draw_heat(axes, table, norm, "Blues")
-        axes.set_yticks(range(len(table)), part.groupby("step")["label"].first(), parse_math=False)
+        name_ticks(axes.yaxis, list(part.groupby("step")["label"].first().astype(str)))
         note = _write_letters(axes, "x", prompt, _unknown_characters(part))
         name_axes(axes, source, note, "step")
         if "candidate" in part:
