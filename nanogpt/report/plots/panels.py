@@ -32,7 +32,7 @@ Panels = tuple[Figure, list[Axes]]
 
 
 def png(figure: Figure, dpi: int = 144) -> bytes:
-    """Lay out and paint a figure, which can be done once, and return it as PNG. Letters that the font lacks are boxes."""
+    """Lay out and paint a figure, which can be done once; returns it as PNG. Letters that the font lacks are boxes."""
     figure.set_dpi(dpi)
     canvas = FigureCanvasAgg(figure)
     with warnings.catch_warnings():
@@ -52,6 +52,7 @@ def panels(rows: int, columns: int, size: tuple[float, float], count: int = 0, s
         axes.remove()
     for axes in every:
         axes.spines[["top", "right"]].set_visible(False)
+        axes.tick_params(labelsize=SMALL)       # by which an axis also chooses how many ticks it has
     return figure, every[:count or None]
 
 
@@ -142,7 +143,7 @@ def draw_heat(axes: Axes, table: pd.DataFrame, norm: Normalize, color_map: str) 
 
 def name_cells(axes: Axes, columns: Sequence[str], rows: Sequence[str]) -> None:
     axes.xaxis.set_gid(TURNED)
-    axes.tick_params(axis="x", length=0, labelsize=SMALL)
+    axes.tick_params(axis="x", length=0)
     axes.set_xticks(range(len(columns)), columns, rotation=35, ha="right", rotation_mode="anchor")
     name_ticks(axes.yaxis, rows)
 
