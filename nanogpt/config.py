@@ -6,6 +6,7 @@ made from these fields (`commands/options.py`), so their names are unique over a
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -354,6 +355,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
+@functools.cache
 def settings() -> dict[str, tuple[type, Any, str]]:
     """List (type, default, help) by field name of everything the command line can set, but for `preset`."""
     by_name: dict[str, tuple[type, Any, str]] = {}

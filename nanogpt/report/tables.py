@@ -52,8 +52,14 @@ class StudyTables:
 
     def values(self, name: str, column: str) -> list[Any]:
         """Return the different values of a column, in their order; none where the table lacks it."""
-        frame = self.table(name)
-        return list(frame[column].unique()) if column in frame else []
+        if (name, column) not in self._values:
+            frame = self.table(name)
+            self._values[name, column] = list(frame[column].unique()) if column in frame else []
+        return self._values[name, column]
+
+    @cached_property
+    def _values(self) -> dict[tuple[str, str], list[Any]]:
+        return {}
 
     def has(self, *names: str) -> bool:
         """Say whether each of these tables is there and has rows."""
@@ -89,11 +95,17 @@ class StudyTables:
         return list(dict.fromkeys(prompt for name in ("attribution", "top_characters")
                                   for prompt in self.values(name, "prompt")))
 
+    @cached_property
+    def first_maps(self) -> dict[str, pd.DataFrame]:
+        """The maps of each prompt by the method that read every model and prompt."""
+        rows = by_first_method(self.table("attribution"))
+        return {str(prompt): part for prompt, part in rows.groupby("prompt", sort=False)} if len(rows) else {}
+
     @property
     def first_method(self) -> str:
         """The attribution method that read every model and prompt."""
         configured = (name.strip() for name in str(self.setting("methods")).split(","))
-        return str(next(iter((*self.table("attribution").get("method", ())[:1], *configured))))
+        return str(next(iter((*self.values("attribution", "method"), *configured))))
 
 
 def over_seeds(name: str, frame: pd.DataFrame) -> pd.DataFrame:
@@ -168,13 +180,10 @@ def by_first_method(attribution: pd.DataFrame) -> pd.DataFrame:
     return attribution[attribution["method"] == attribution["method"].iloc[0]] if len(attribution) else attribution
 
 
-def last_predictions(attribution: pd.DataFrame, prompt: str) -> pd.DataFrame:
-    """Return the first method's rows of what follows `prompt`, a model's name as `source`."""
-    rows = by_first_method(attribution)
-    rows = rows[rows["prompt"] == prompt]
-    renamed: pd.DataFrame = rows[rows["target_position"] == rows["target_position"].max()].rename(
-        columns={"domain": "source"})
-    return renamed
+def last_predictions(maps: pd.DataFrame) -> pd.DataFrame:
+    """Return those rows of a prompt's maps that are of what follows it, a model's name as `source`."""
+    last: pd.DataFrame = maps[maps["target_position"] == maps["target_position"].max()]
+    return last.rename(columns={"domain": "source"})
 
 
 def likeliest(top_characters: pd.DataFrame, prompt: str) -> pd.DataFrame:

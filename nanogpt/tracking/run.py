@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import io
+import json
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -24,7 +24,7 @@ from mlflow.entities import DatasetInput, InputTag, LoggedModelInput, Metric, Pa
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.utils.file_utils import local_file_uri_to_path
-from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT, MLFLOW_PARENT_RUN_ID
+from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT, MLFLOW_LOGGED_ARTIFACTS, MLFLOW_PARENT_RUN_ID
 from mlflow.utils.time import get_current_time_millis
 from mlflow.utils.uri import is_local_uri
 
@@ -93,17 +93,31 @@ class TrackedRun:
         inputs = [LoggedModelInput(model_id) for model_id in ids if model_id]
         mlflow.MlflowClient().log_inputs(self.id, models=inputs)
 
-    def table(self, frame: pd.DataFrame, name: str, *, show: bool = True) -> None:
-        """Log `tables/<name>.csv` for people and, where `show`, `tables/<name>.json` for the table view of the UI."""
-        if frame.empty:
+    def table(self, frame: pd.DataFrame, name: str) -> None:
+        """Log one table, which the UI shows."""
+        self.tables({name: frame}, shown={name})
+
+    def tables(self, frames: Mapping[str, pd.DataFrame], shown: Collection[str]) -> None:
+        """Log `tables/<name>.csv` of each frame that has rows, and of those to be shown `tables/<name>.json`.
+
+        The JSON is what `mlflow.log_table` writes; that function asks the store six times for each table.
+        """
+        if not (frames := {name: frame for name, frame in frames.items() if len(frame)}):
             return
-        if show:
-            mlflow.log_text(frame.to_csv(index=False), f"tables/{name}.csv", run_id=self.id)
-            mlflow.log_table(frame.astype(object).where(frame.notna(), None), f"tables/{name}.json", run_id=self.id)
-        else:    # a large one: pandas would need 13 times as long
-            text = io.BytesIO()
-            pyarrow.csv.write_csv(pyarrow.Table.from_pandas(frame, preserve_index=False), text)
-            self.bytes(text.getvalue(), f"tables/{name}.csv")
+        shown = [name for name in frames if name in shown]
+        folder = Path(tempfile.mkdtemp(dir=scratch_folder()))
+        for name, frame in frames.items():
+            if name in shown:
+                frame.to_csv(folder / f"{name}.csv", index=False)
+                frame.to_json(folder / f"{name}.json", orient="split", index=False, date_format="iso")
+            else:    # a large one: pandas would need 13 times as long
+                pyarrow.csv.write_csv(pyarrow.Table.from_pandas(frame, preserve_index=False), folder / f"{name}.csv")
+        mlflow.log_artifacts(str(folder), "tables", run_id=self.id)
+        if shown:
+            tags = mlflow.get_run(self.id).data.tags
+            known = json.loads(tags.get(MLFLOW_LOGGED_ARTIFACTS, "[]"))
+            new = [{"path": f"tables/{name}.json", "type": "table"} for name in shown]
+            self.tags({MLFLOW_LOGGED_ARTIFACTS: json.dumps(known + [entry for entry in new if entry not in known])})
 
     def bytes(self, data: bytes, path: str) -> None:
         copy = scratch_path(Path(path).name)

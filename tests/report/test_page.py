@@ -8,16 +8,20 @@ import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 from matplotlib.image import imread
+from matplotlib.text import Text
 from support import browse
 from support.study_tables import DOMAINS, make_tables, words
 
 from nanogpt.report.figures import FIGURES, draw
 from nanogpt.report.page import SECTIONS, cell, render
+from nanogpt.report.plots.letters import Letters
 from nanogpt.report.plots.panels import png
 from nanogpt.report.tables import TABLES, StudyTables
 
@@ -178,3 +182,25 @@ def test_every_figure_names_its_domains_and_has_its_legend_inside(
         for legend in figure.legends:
             extent = legend.get_window_extent()
             assert extent.x0 >= 0 and extent.x1 <= figure.bbox.width, name
+
+
+def test_in_no_figure_a_text_is_cut_off_or_stands_on_another(painted: dict[str, tuple[Figure, bytes]]) -> None:
+    for name, (figure, _) in painted.items():
+        boxes = boxes_of_texts(figure)
+        assert len(boxes) > 10 and (boxes[:, :2] >= -1).all() and (boxes[:, 3] <= figure.bbox.height + 1).all(), name
+        low, high = np.maximum(boxes[:, None, :2], boxes[:, :2]), np.minimum(boxes[:, None, 2:], boxes[:, 2:])
+        over = np.argwhere(np.triu((high - low > 3).all(axis=-1), 1))
+        assert not len(over), (name, boxes[over].tolist())
+
+
+def boxes_of_texts(figure: Figure) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Left, bottom, right and top of the texts that are in sight and not askew."""
+    hidden = {artist for axes in figure.axes if not axes.get_visible() for artist in axes.findobj()}
+    for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
+        low, high = sorted(axis.get_view_interval())
+        hidden |= {label for tick in (*axis.get_major_ticks(), *axis.get_minor_ticks())
+                   if not low <= tick.get_loc() <= high for label in (tick.label1, tick.label2)}
+    shown = [artist for artist in figure.findobj() if artist not in hidden and artist.get_visible()]
+    texts = [text.get_window_extent().extents for text in shown if isinstance(text, Text)
+             and text.get_text().strip() and not text.get_rotation() % 90]
+    return np.concatenate([np.array(texts), *(letters.boxes() for letters in shown if isinstance(letters, Letters))])

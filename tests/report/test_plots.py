@@ -7,19 +7,21 @@ import dataclasses
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
-from matplotlib.text import Text
 from support.study_tables import PROMPTS, STEPS, UNKNOWN, words
 
 from nanogpt.report.figures import FIGURES, draw
 from nanogpt.report.plots import prompts, zero_shot
+from nanogpt.report.plots.letters import Letters, outline
 from nanogpt.report.plots.panels import legend_columns, png, step_ticks
 from nanogpt.report.tables import StudyTables
 from nanogpt.report.wording import visible
 
 
-def letters(figure: Figure) -> list[Text]:
+def letters(figure: Figure) -> list[str]:
     """The characters of the prompt below the first panel."""
-    return [text for text in figure.axes[0].texts if text.get_gid() == "x letter"]
+    (below,) = figure.axes[0].findobj(lambda artist: artist.get_gid() == "x letters")
+    assert isinstance(below, Letters)
+    return below.texts
 
 
 def test_matrix_writes_the_numbers_of_every_stage(study: StudyTables) -> None:
@@ -30,9 +32,10 @@ def test_matrix_writes_the_numbers_of_every_stage(study: StudyTables) -> None:
 
 
 def test_the_best_model_of_each_text_alone_is_bold(study: StudyTables) -> None:
-    axes = zero_shot.zero_shot_matrix(study).axes[0]
-    bold = {text.get_position() for text in axes.texts if text.get_fontweight() == "bold"}
-    assert bold == {(0, 0), (1, 1), (2, 2)}
+    (cells,) = zero_shot.zero_shot_matrix(study).axes[0].findobj(Letters)
+    assert isinstance(cells, Letters)
+    bold = [tuple(place) for place, heavy in zip(cells.get_offsets().tolist(), cells.bold, strict=True) if heavy]
+    assert bold == [(0, 0), (1, 1), (2, 2)]
 
 
 @pytest.mark.parametrize("stage", ["best", "step 450"])
@@ -52,9 +55,7 @@ def test_a_stage_that_a_user_named_is_drawn_too(study: StudyTables, stage: str) 
 def test_prompts_are_shown_letter_by_letter_and_never_read_as_formulas(study: StudyTables) -> None:
     figure = prompts.attribution_map(study, PROMPTS["wikipedia"])
     assert {"␣", "⇥", "$"} <= set(words(figure).splitlines())
-    labels = letters(figure)
-    assert "".join(label.get_text() for label in labels) == visible(PROMPTS["wikipedia"])
-    assert not any(label.get_parse_math() for label in labels)
+    assert "".join(letters(figure)) == visible(PROMPTS["wikipedia"])
 
 
 @pytest.mark.parametrize("draw_prompt", [prompts.attribution_map, prompts.top_characters,
@@ -62,8 +63,9 @@ def test_prompts_are_shown_letter_by_letter_and_never_read_as_formulas(study: St
 def test_unknown_characters_are_boxed_and_the_others_are_not(study: StudyTables, draw_prompt: object) -> None:
     assert callable(draw_prompt)
     figure, prompt = draw_prompt(study, PROMPTS["wikipedia"]), PROMPTS["wikipedia"]
-    boxed = [label.get_bbox_patch() is not None for label in letters(figure)]
-    assert boxed == [character in UNKNOWN for character in prompt] and any(boxed)
+    boxes = figure.axes[0].findobj(lambda artist: artist.get_gid() == "boxed")
+    places = {int(x) for box in boxes for x in box.get_xdata()}    # type: ignore[attr-defined]
+    assert places == {i for i, character in enumerate(prompt) if character in UNKNOWN} != set()
     assert "boxed: unknown to the model" in words(figure)
     assert "boxed" not in words(draw_prompt(study, PROMPTS["math"]))
 
@@ -82,8 +84,7 @@ def test_candidates_show_every_character_that_follows_at_every_checkpoint(study:
     figure = prompts.candidates(study, PROMPTS["wikipedia"])
     assert len(figure.axes) == len([step for step in STEPS if step])
     assert all(axes.get_title(loc="left").startswith("wikipedia, step") for axes in figure.axes)
-    labels = [label.get_text() for label in letters(figure)]
-    assert "".join(labels) == visible(PROMPTS["wikipedia"][1:])
+    assert "".join(letters(figure)) == visible(PROMPTS["wikipedia"][1:])
 
 
 def test_an_unknown_prompt_is_not_drawn(study: StudyTables, no_pixels: None) -> None:
@@ -102,3 +103,11 @@ def test_a_wider_figure_has_no_fewer_columns_in_its_legend() -> None:
     names = ["gradient times input", "loo", "recency", *(f"method {i}" for i in range(9))]
     columns = [legend_columns(names, inches) for inches in range(1, 30)]
     assert columns == sorted(columns) and columns[0] == 1 and columns[-1] == 8
+
+
+def test_a_letter_is_an_outline_around_its_place_and_never_a_formula() -> None:
+    assert outline("$", False) is outline("$", False)
+    for text in ("a", "$x$", "␣", "0.25", "\U0010ffff"):
+        low, high = outline(text, False).get_extents().get_points()
+        assert low[0] + high[0] == pytest.approx(0, abs=0.2) and -1 < low[1] < high[1] < 1, text
+    assert outline("", False).vertices.size == 0

@@ -17,6 +17,7 @@ from nanogpt.report.plots.panels import (
     draw_line,
     name_axes,
     name_cells,
+    name_ticks,
     panels,
     step_axis,
     write_cells,
@@ -64,7 +65,7 @@ def faithfulness(tables: StudyTables) -> Figure:
             axes.plot(values[column].mean(), height, "|", color="black", markersize=16)
             if method in ATTRIBUTION_BASELINES:
                 axes.axvline(values[column].mean(), color=GREY, linestyle="--", linewidth=1)
-        axes.set_yticks(range(len(methods)), [spaced(method) for method in methods])
+        name_ticks(axes.yaxis, [spaced(method) for method in methods])
         name_axes(axes, title, label, "")
     points = {name: style._replace(dashes="") for name, style in styles.items()}
     add_legend(figure, points | {"mean": LineStyle("black", "|", "")}, "model")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from matplotlib.figure import Figure
 
-from nanogpt.report.plots.panels import add_legend, draw_line, name_axes, panels, step_axis
+from nanogpt.report.plots.panels import add_legend, decade_ticks, draw_line, name_axes, panels, step_axis
 from nanogpt.report.style import GREY, INK, LineStyle, domain_styles
 from nanogpt.report.tables import StudyTables, by_source, own_texts
 
@@ -62,6 +62,7 @@ def divergence_curves(tables: StudyTables) -> Figure:
             draw_line(axes, rows, "step", f"{name}_divergence_nats", style)
         step_axis(axes, rows["step"])
         axes.set_yscale("log")
+        decade_ticks(axes.yaxis)
         name_axes(axes, f"model: {source}", "training step", "divergence, nats")
     add_legend(figure, DIVERGENCES, "from")
     return figure

@@ -17,8 +17,12 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from numpy.typing import ArrayLike
 from PIL import Image
 
+from nanogpt.report.plots.layout import TITLE_PAD, arrange
+from nanogpt.report.plots.letters import write_letters
+from nanogpt.report.plots.ticks import TURNED
 from nanogpt.report.style import LineStyle
 from nanogpt.report.tables import by_pair
 
@@ -28,25 +32,27 @@ Panels = tuple[Figure, list[Axes]]
 
 
 def png(figure: Figure, dpi: int = 144) -> bytes:
-    """Return the figure as PNG, drawn once (`savefig` draws twice). Characters that the font lacks become boxes."""
+    """Lay out and paint a figure, which can be done once; returns it as PNG. Letters that the font lacks are boxes."""
     figure.set_dpi(dpi)
+    canvas = FigureCanvasAgg(figure)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        pixels, (width, height) = FigureCanvasAgg(figure).print_to_buffer()
-    Image.frombuffer("RGBA", (width, height), pixels).convert("RGB").save(stream := io.BytesIO(), "png", dpi=(dpi, dpi))
+        arrange(figure, canvas.get_renderer())
+        pixels, (width, height) = canvas.print_to_buffer()
+    image, stream = Image.frombuffer("RGBA", (width, height), pixels).convert("RGB"), io.BytesIO()
+    image.save(stream, "png", dpi=(dpi, dpi), compress_level=3)      # 4 % larger than at 6, in 2/3 of the time
     return stream.getvalue()
 
 
 def panels(rows: int, columns: int, size: tuple[float, float], count: int = 0, sharey: Any = False) -> Panels:
     """Return a figure and `count` panels (0: all) of `size` inches in a grid, with what all figures share."""
-    figure = Figure(figsize=(max(4.5, columns * size[0]), rows * size[1] + 0.4), layout="constrained")
+    figure = Figure(figsize=(max(4.5, columns * size[0]), rows * size[1] + 0.4))
     every = list(figure.subplots(rows, columns, squeeze=False, sharey=sharey).flat)
     for axes in every[count or len(every):]:
         axes.remove()
     for axes in every:
         axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(alpha=0.25, linewidth=0.6)
-        axes.tick_params(labelsize=SMALL, labelleft=True)
+        axes.tick_params(labelsize=SMALL)       # by which an axis also chooses how many ticks it has
     return figure, every[:count or None]
 
 
@@ -65,7 +71,7 @@ def draw_line(axes: Axes, rows: pd.DataFrame, x: str, y: str, style: LineStyle, 
 
 
 def name_axes(axes: Axes, title: str, x: str, y: str) -> None:
-    axes.set_title(title, fontsize=10, loc="left", parse_math=False)
+    axes.set_title(title, fontsize=10, loc="left", y=1, pad=TITLE_PAD, parse_math=False)
     axes.set_xlabel(x, fontsize=9)
     axes.set_ylabel(y, fontsize=9)
 
@@ -75,7 +81,7 @@ def add_legend(figure: Figure, styles: Mapping[str, LineStyle], title: str = "")
     lines = [Line2D([], [], color=style.color, marker=style.marker, ls=style.dashes,
                     fillstyle=style.fill)  # type: ignore[arg-type]
              for style in entries.values()]
-    figure.legend(lines, list(entries), loc="outside lower center", frameon=False,
+    figure.legend(lines, list(entries), loc="lower center", frameon=False,
                   ncols=legend_columns(list(entries), figure.get_figwidth()), fontsize=9)
 
 
@@ -107,8 +113,8 @@ def step_ticks(steps: Iterable[int], most: int = 8) -> list[int]:
     return [0] * (0 in known) + ticks[::-(-len(ticks) // most)]
 
 
-def learning_rate_ticks(axis: Axis) -> None:
-    plain_ticks(axis, ticker.LogLocator(subs=(1, 2, 5)))
+def decade_ticks(axis: Axis) -> None:
+    plain_ticks(axis, ticker.LogLocator(subs=(1, 3)))
 
 
 def plain_ticks(axis: Axis, locator: ticker.Locator) -> None:
@@ -120,34 +126,42 @@ def plain_ticks(axis: Axis, locator: ticker.Locator) -> None:
 
 def name_rows(axes: Axes, names: Sequence[str]) -> None:
     """Write a name at each height 0, 1, …, the first at the top."""
-    axes.set_yticks(range(len(names)), names)
+    name_ticks(axes.yaxis, names)
     axes.set_ylim(len(names) - 0.5, -0.5)
+
+
+def name_ticks(axis: Axis, names: Sequence[str]) -> None:
+    """Write a name at each of the places 0, 1, …"""
+    axis.set_major_locator(ticker.FixedLocator(range(len(names))))
+    axis.set_major_formatter(ticker.FuncFormatter(lambda place, _: names[round(place)]))
 
 
 def draw_heat(axes: Axes, table: pd.DataFrame, norm: Normalize, color_map: str) -> None:
     axes.imshow(table.to_numpy(float), norm=norm, cmap=color_map, aspect="auto", interpolation="nearest")
-    axes.grid(False)
     axes.spines[:].set_visible(False)
-    axes.tick_params(length=0)
 
 
 def name_cells(axes: Axes, columns: Sequence[str], rows: Sequence[str]) -> None:
+    axes.xaxis.set_gid(TURNED)
+    axes.tick_params(axis="x", length=0)
     axes.set_xticks(range(len(columns)), columns, rotation=35, ha="right", rotation_mode="anchor")
-    axes.set_yticks(range(len(rows)), rows)
+    name_ticks(axes.yaxis, rows)
 
 
 def write_cells(axes: Axes, table: pd.DataFrame, norm: Normalize, bold: np.ndarray[Any, np.dtype[np.bool_]]) -> None:
     """Write each number of a heat map that is not missing to 0.01."""
-    for (i, j), value in np.ndenumerate(table.to_numpy(float)):
-        if not np.isnan(value):
-            write_cell(axes, (j, i), f"{value:.2f}", norm(value), bold=bool(bold[i, j]))
+    known = [(i, j, value) for (i, j), value in np.ndenumerate(table.to_numpy(float)) if not np.isnan(value)]
+    write_on_heat(axes, [f"{value:.2f}" for _, _, value in known], [(j, i) for i, j, _ in known],
+                  norm([value for _, _, value in known]), [bool(bold[i, j]) for i, j, _ in known])
 
 
-def write_cell(axes: Axes, at: tuple[float, float], text: str, level: float, *, bold: bool) -> None:
-    axes.text(*at, text, ha="center", va="center", fontsize=SMALL, fontweight="bold" if bold else "normal",
-              color="white" if level > DARK else "black", parse_math=False, in_layout=False)
+def write_on_heat(axes: Axes, texts: Sequence[str], places: Sequence[tuple[float, float]], levels: ArrayLike,
+                  bold: Sequence[bool]) -> None:
+    """Write texts in cells whose colours stand at `levels` of the colour map."""
+    write_letters(axes, texts, places, SMALL, bold=bold,
+                  colors=np.where(np.asarray(levels) > DARK, "white", "black"))
 
 
 def add_color_bar(figure: Figure, every: list[Axes], norm: Normalize, color_map: str, label: str) -> None:
-    bar = figure.colorbar(ScalarMappable(norm, color_map), ax=every, shrink=0.9, pad=0.02, aspect=30, label=label)
+    bar = figure.colorbar(ScalarMappable(norm, color_map), cax=figure.add_axes((0.9, 0.1, 0.02, 0.8)), label=label)
     bar.ax.tick_params(labelsize=SMALL)

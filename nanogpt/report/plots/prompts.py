@@ -5,23 +5,27 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.collections import PolyCollection
 from matplotlib.colors import Normalize, PowerNorm
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
-from nanogpt.report.plots.panels import SMALL, add_color_bar, draw_heat, name_axes, panels, write_cell
+from nanogpt.report.plots.letters import write_letters
+from nanogpt.report.plots.panels import SMALL, add_color_bar, draw_heat, name_axes, name_ticks, panels, write_on_heat
 from nanogpt.report.style import INK, OKABE_ITO, PALE, domain_colors
-from nanogpt.report.tables import StudyTables, by_first_method, groups_of, last_predictions, likeliest, pivot
+from nanogpt.report.tables import StudyTables, groups_of, last_predictions, likeliest, pivot
 from nanogpt.report.wording import attributed_value, spaced, visible, wrapped
 
-LETTER_DISTANCE = 3.5    # points, from the axis
+LETTER_DISTANCE = 8.0    # points, from an axis to the middle of its letters
+LEAST_WRITTEN = 0.15     # probability of a candidate whose box has the room for its character
 
 
 def attribution_map(tables: StudyTables, prompt: str) -> Figure:
     """Draw how much each character counts for what follows `prompt`; beside each step, what was predicted."""
-    rows = last_predictions(tables.table("attribution"), prompt)
+    rows = last_predictions(tables.first_maps[prompt])
     labels = [f"{step} → {visible(target)} {probability:.0%}" for step, target, probability
               in zip(rows["step"], rows["target"], rows["probability"], strict=True)]
     return _step_maps(rows.assign(label=labels), "share", _share_label(tables), prompt)
@@ -35,8 +39,7 @@ def top_characters(tables: StudyTables, prompt: str) -> Figure:
 
 def attribution_triangle(tables: StudyTables, prompt: str) -> Figure:
     """Draw how much each character (column) counts for each later one (row) after the last step, by domain."""
-    rows = by_first_method(tables.table("attribution"))
-    rows = rows[rows["prompt"] == prompt]
+    rows = tables.first_maps[prompt]
     rows = rows[rows["step"] == rows["step"].max()]
     groups, norm = groups_of(rows, "domain", rows["domain"].unique()), PowerNorm(0.5, 0, 1)
     size, columns = max(2.6, 0.115 * len(prompt) + 1), min(3, len(groups))
@@ -85,11 +88,10 @@ def _stack_candidates(axes: Axes, rows: pd.DataFrame, color: str) -> None:
              for x, y, height in zip(rows["position"], bottoms, rows["probability"], strict=True)]
     axes.add_collection(PolyCollection(boxes, facecolors=[color if hit else PALE for hit in follows],
                                        edgecolors="white", linewidths=0.8))
-    for cell, bottom in zip(rows.to_dict("records"), bottoms, strict=True):
-        if cell["probability"] > 0.15:
-            axes.text(cell["position"], bottom + cell["probability"] / 2, visible(cell["candidate"]),
-                      ha="center", va="center", fontsize=SMALL - 1, parse_math=False, in_layout=False,
-                      color="white" if cell["candidate"] == cell["target"] else INK)
+    tall = rows[rows["probability"] > LEAST_WRITTEN]
+    write_letters(axes, list(map(visible, tall["candidate"])),
+                  list(zip(tall["position"], (bottoms + rows["probability"] / 2)[tall.index], strict=True)), SMALL - 1,
+                  colors=["white" if hit else INK for hit in follows[tall.index]])
 
 
 def _model_of(tables: StudyTables, prompt: str) -> str:
@@ -108,14 +110,14 @@ def _step_maps(rows: pd.DataFrame, value: str, bar: str, prompt: str) -> Figure:
     for axes, (source, part) in zip(every, groups.items(), strict=True):
         table = pivot(part, "step", "position", value)
         draw_heat(axes, table, norm, "Blues")
-        axes.set_yticks(range(len(table)), part.groupby("step")["label"].first(), parse_math=False)
+        name_ticks(axes.yaxis, list(part.groupby("step")["label"].first().astype(str)))
         note = _write_letters(axes, "x", prompt, _unknown_characters(part))
         name_axes(axes, source, note, "step")
         if "candidate" in part:
             heights = {step: height for height, step in enumerate(table.index)}
-            for cell in part.to_dict("records"):
-                write_cell(axes, (cell["position"], heights[cell["step"]]), visible(cell["candidate"]),
-                           norm(cell[value]), bold=cell["candidate"] == cell["target"])
+            write_on_heat(axes, list(map(visible, part["candidate"])),
+                          list(zip(part["position"], part["step"].map(heights), strict=True)), norm(part[value]),
+                          list(part["candidate"] == part["target"]))
     add_color_bar(figure, every, norm, "Blues", bar)
     return figure
 
@@ -134,14 +136,16 @@ def _write_letters(axes: Axes, axis: Literal["x", "y"], text: Sequence[str],
                    unknown: frozenset[str] = frozenset()) -> str:
     """Write a character at each place of an axis, `unknown` ones in a box; return what to say of that, or nothing.
 
-    They are texts and no ticks, the first alone counts in the layout: so a figure is drawn in half the time.
+    They are no ticks, which a figure would need twice as long for.
     """
-    (axes.set_xticks if axis == "x" else axes.set_yticks)([])
+    along = axes.xaxis if axis == "x" else axes.yaxis
+    along.set_ticks([])
+    along.labelpad = LETTER_DISTANCE + 0.6 * SMALL
     place = axes.get_xaxis_text1_transform if axis == "x" else axes.get_yaxis_text1_transform
-    transform, vertical, horizontal = place(LETTER_DISTANCE)
-    for i, character in enumerate(text):
-        letter = axes.text(*((i, 0) if axis == "x" else (0, i)), visible(character), transform=transform, va=vertical,
-                           ha=horizontal, fontsize=SMALL, parse_math=False, in_layout=i == 0, gid=f"{axis} letter")
-        if character in unknown:
-            letter.set_bbox({"boxstyle": "square,pad=0.15", "facecolor": "none", "edgecolor": OKABE_ITO[1]})
-    return " (boxed: unknown to the model)" if unknown.intersection(text) else ""
+    transform, _, _ = place(LETTER_DISTANCE)
+    places = [(i, 0) if axis == "x" else (0, i) for i in range(len(text))]
+    write_letters(axes, list(map(visible, text)), places, SMALL, transform, gid=f"{axis} letters")
+    if boxed := [place for place, character in zip(places, text, strict=True) if character in unknown]:
+        axes.add_artist(Line2D(*np.transpose(boxed), linestyle="", marker="s", markersize=1.4 * SMALL, fillstyle="none",
+                               color=OKABE_ITO[1], transform=transform, clip_on=False, in_layout=False, gid="boxed"))
+    return " (boxed: unknown to the model)" if boxed else ""

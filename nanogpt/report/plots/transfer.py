@@ -9,9 +9,10 @@ from matplotlib.figure import Figure
 
 from nanogpt.report.plots.panels import (
     add_legend,
+    decade_ticks,
     draw_line,
-    learning_rate_ticks,
     name_axes,
+    name_ticks,
     pair_panels,
     panels,
     plain_ticks,
@@ -56,7 +57,7 @@ def transfer_summary(tables: StudyTables) -> Figure:
                 _draw_by_stage(axes, known[before], style._replace(dashes=":", fill="none"))
                 _draw_by_stage(axes, known[after], style)
         rate.set_yscale("log")
-        learning_rate_ticks(rate.yaxis)
+        decade_ticks(rate.yaxis)
         name_axes(rate, f"from {source}: tuned rate", "", "learning rate")
         name_axes(there, f"from {source}: the target's text", "", "bits per byte")
         name_axes(home, f"from {source}: its own text", "", "bits per byte")
@@ -131,7 +132,7 @@ def stage_differences(tables: StudyTables) -> Figure:
             axes.hlines(heights, part["low"], part["high"], color=style.color, linestyle=style.dashes, linewidth=1.5)
             axes.plot(part["difference"], heights, "o", color=style.color, fillstyle=style.fill)
         axes.axvline(0, color=ZERO, linewidth=1)
-        axes.set_yticks(range(len(names)), names)
+        name_ticks(axes.yaxis, names)
         axes.set_ylim(-0.6, len(names) - 0.4)
         name_axes(axes, COMPARED[measure], "steps" if measure.startswith("steps") else "bits per byte", "")
     add_legend(figure, {f"{view} rate": VIEWS[str(view)] for view in comparisons["view"].unique()})
@@ -148,7 +149,7 @@ def trials_by_learning_rate(tables: StudyTables) -> Figure:
             draw_line(axes, part, "learning_rate", "validation_bits_per_byte", style)
             draw_line(axes, best, "learning_rate", "validation_bits_per_byte", style._replace(marker="*"), 13)
         axes.set_xscale("log")
-        learning_rate_ticks(axes.xaxis)
+        decade_ticks(axes.xaxis)
         name_axes(axes, pair, "learning rate tried", "bits per byte")
     _stage_legend(figure, trials)
     return figure

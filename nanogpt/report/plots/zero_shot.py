@@ -96,7 +96,7 @@ def _breakdown_figure(tables: StudyTables, by: str) -> Figure:
     last = last[last["by"] == by].drop_duplicates(["source", "target", "group"])
     labels, groups = list(dict.fromkeys(last["group"])), groups_of(last, "target", styles)
     labels.sort(key=lambda label: int(label.split()[0]) if label[0].isdigit() else 0)
-    figure, every = panels(1, len(groups), (3.3, 0.24 * len(labels) + 0.9), sharey=True)
+    figure, every = panels(1, len(groups), (3.3, 0.24 * max(5, len(labels)) + 0.9), sharey=True)
     for axes, (target, rows) in zip(every, groups.items(), strict=True):
         for source, line in rows.groupby("source", sort=False):
             style = styles[str(source)]
