@@ -24,8 +24,9 @@ from nanogpt.report.tables import StudyTables, last_steps
 from nanogpt.report.wording import attributed_scores, attributed_value, listed, spaced, visible
 
 SHARES = {"unseen_share", "unseen_loss_share", "confidence", "top5_mass", "accuracy", "overconfidence",
-          "approximate_share", "calibration_error", "adaptive_calibration_error", "maximum_calibration_error", "confidence_when_wrong",
-          "sure_error_rate", "shared_share", "copied_share", "distinct_share", "repeated_share", "classifier_accuracy"}
+          "calibration_error", "adaptive_calibration_error", "maximum_calibration_error", "confidence_when_wrong",
+          "sure_error_rate", "shared_share", "approximate_share", "copied_share", "distinct_share", "repeated_share",
+          "classifier_accuracy", "already_there"}
 """Columns that are shown in per cent."""
 CHECKPOINT = ("source", "stage", "step", "target")
 
