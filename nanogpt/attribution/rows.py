@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import TypeVar
@@ -21,6 +21,7 @@ from nanogpt.attribution.faithfulness import (
 )
 from nanogpt.attribution.maps import Attribution, attribute, summarize, tidy_columns, unit_rows
 from nanogpt.config import ATTRIBUTION_BASELINES, AttributionConfig, Row
+from nanogpt.evaluation.intervals import clustered_interval
 from nanogpt.model.checkpoint import Checkpoint
 from nanogpt.model.gpt import GPT
 
@@ -150,3 +151,25 @@ def word_and_line_rows(models: Iterable[ModelAttributions]) -> Iterator[Row]:
             for unit in ("word", "line") if "\n" in attribution.prompt else ("word",):
                 prompt_row = model.model_row | {"prompt": attribution.prompt}
                 yield from (prompt_row | row for row in unit_rows(attribution, unit))
+
+
+def seed_agreement_rows(by_training: Mapping[str, Mapping[int, Mapping[str, Sequence[Attribution]]]]) -> Iterator[Row]:
+    """Yield for each domain how alike the maps of two trainings are at the end, and of one training early and late.
+
+    `by_training` is domain to seed to stage to the maps of all prompts. Rank correlations, means with 95 % intervals
+    over prompts and trainings: a drift over training means something where it is larger than what a seed changes.
+    """
+    for domain, by_seed in by_training.items():
+        pairs = {"two seeds, final": [(f"{one} and {other}", by_seed[one]["final"], by_seed[other]["final"])
+                                      for one, other in combinations(by_seed, 2)],
+                 "early and final": [(f"{seed}", maps["early"], maps["final"]) for seed, maps in by_seed.items()]}
+        for compared, trainings in pairs.items():
+            cells = [(prompt, label, mean_rank_correlation([first], [second])) for label, one, other in trainings
+                     for prompt, (first, second) in enumerate(zip(one, other, strict=True))]
+            known = [cell for cell in cells if not math.isnan(cell[2])]
+            if known:
+                prompts, labels, values = zip(*known, strict=True)
+                clusters = (prompts, labels) if len(set(labels)) > 1 else (prompts,)
+                interval = clustered_interval(values, [1.0] * len(values), *clusters)
+                yield {"domain": domain, "compared": compared, "spearman": interval.value, "low": interval.low,
+                       "high": interval.high, "prompts": len(set(prompts)), "trainings": len(by_seed)}

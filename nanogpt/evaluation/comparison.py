@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -49,7 +51,7 @@ def zero_shot_means(losses: Losses, texts: Mapping[str, Split], stage: str) -> I
             yield {"source": source, "target": target, "stage": stage, "bits_per_byte": interval.value,
                    "low": interval.low, "high": interval.high, "units": len(set(split.units_N.tolist())),
                    "seeds": len(bits_SN),
-                   "seed_deviation": float(by_seed_S.std()) if len(bits_SN) > 1 else None}
+                   "seed_deviation": float(by_seed_S.std()) if len(bits_SN) > 1 else math.nan}
 
 
 def comparisons(losses: Losses, texts: Mapping[str, Split], stage: str) -> list[Row]:

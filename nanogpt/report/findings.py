@@ -30,7 +30,8 @@ def findings(tables: StudyTables) -> list[str]:
             *_of_baselines(zero_shot, tables.table("baselines")), *_of_temperatures(zero_shot),
             *_of_counting(zero_shot), *_of_distances(zero_shot, tables.table("distances")),
             *author_findings(tables.table("writing")), *_of_leakage(tables.table("leakage")),
-            *sentences(tables.table("stage_comparisons")), *attribution_findings(tables.table("faithfulness"))]
+            *sentences(tables.table("stage_comparisons")), *attribution_findings(tables.table("faithfulness")),
+            *seed_map_findings(tables.table("seed_agreement"))]
 
 
 def ahead_findings(comparisons: pd.DataFrame) -> Iterator[str]:
@@ -108,6 +109,17 @@ def attribution_findings(faithfulness: pd.DataFrame) -> Iterator[str]:
     parts = [f"{means[name]:.2f} by {spaced(name)}" for name in means.index if name != "leave_one_out"]
     yield (f"What happens when a character is taken away is ranked (Spearman) {listed(parts)}; a map that does not "
            "rank it better than recency adds nothing to it.")
+
+
+def seed_map_findings(agreement: pd.DataFrame) -> Iterator[str]:
+    """Yield how alike maps of two seeds are, beside those of early and final: what a seed changes, and training."""
+    if agreement.empty:
+        return
+    means = agreement.groupby("compared")["spearman"].mean()
+    if {"two seeds, final", "early and final"} <= set(means.index):
+        yield (f"Attribution maps of two trainings that differ in the seed alone agree to ρ = "
+               f"{means['two seeds, final']:.2f} at the end; those of the early and the final checkpoint of one "
+               f"training to {means['early and final']:.2f}.")
 
 
 def _of_training(zero_shot: pd.DataFrame) -> Iterator[str]:

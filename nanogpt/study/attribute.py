@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterator, Sequence
 
 from nanogpt.attribution import rows
-from nanogpt.attribution.maps import summarize
+from nanogpt.attribution.maps import Attribution, attribute, summarize
 from nanogpt.attribution.rows import ModelAttributions, Prompts
 from nanogpt.config import Config, Row
 from nanogpt.model.checkpoint import Checkpoint
@@ -22,17 +22,19 @@ log = logging.getLogger("nanogpt")
 
 
 def attribute_models(study: Study) -> None:
-    """Attribute the predictions of each model on each prompt, in one run.
+    """Attribute the predictions of each model of the first seed on each prompt, in one run.
 
-    Models of `study.compared_stages` and those of step 0 are read by every method, which is tested on them.
+    Models of `study.compared_stages` and those of step 0 are read by every method, which is tested on them. Of other
+    seeds the first method reads the early and the final model: how much of a map is the seed's.
     """
     config, prompts = study.config, study.prompts
-    compared = set(study.compared_stages or (stage for model in study.models for stage in model.stages))
+    models = [model for model in study.models if model.seed == study.models[0].seed]
+    compared = set(study.compared_stages or (stage for model in models for stage in model.stages))
     warn_of_unknown(study.models[0].checkpoint.vocabulary, (prompt for _, prompt in prompts))
     with open_run(f"analyze · {study.label}", config, phase="analyze") as run:
         study.tables.links[run.name] = run.link
         tables, attributions = Tables(), list[ModelAttributions]()
-        for model in study.models:
+        for model in models:
             checkpoint, network = model.checkpoint, model.build(config)
             untrained = checkpoint.step == 0
             columns = {"model": model.uri, "domain": model.domain, "step": checkpoint.step, "stage": model.stage}
@@ -45,11 +47,28 @@ def attribute_models(study: Study) -> None:
                 tables.add("top_characters", top_character_rows(network, checkpoint, prompts, config, model.row))
             log.info("      %s", checkpoint.title)
         add_comparisons(tables, attributions, prompts)
+        tables.add("seed_agreement", rows.seed_agreement_rows(maps_by_training(study)))
         log_tables(run, tables)
         study.drawn |= log_figures(run, tables, config, "attribute")
-        first = f"{len(study.models)} models read {len(prompts)} prompts by {config.attribution.methods}."
+        first = f"{len(models)} models read {len(prompts)} prompts by {config.attribution.methods}."
         run.describe("\n\n".join([first, *attribution_findings(tables.frame("faithfulness"))]))
     study.tables.add_all(tables)
+
+
+def maps_by_training(study: Study) -> dict[str, dict[int, dict[str, list[Attribution]]]]:
+    """Read all prompts by the early and the final model of each training: domain to seed to stage to maps.
+
+    Empty where each domain was trained once.
+    """
+    config, texts = study.config.attribution, [prompt for _, prompt in study.prompts]
+    maps: dict[str, dict[int, dict[str, list[Attribution]]]] = {}
+    if len({model.seed for model in study.models}) > 1:
+        for model in study.models:
+            for stage in {"early", "final"} & set(model.stages):
+                found = attribute(model.build(study.config), model.checkpoint, texts, config.method_names[0], config)
+                maps.setdefault(model.domain, {}).setdefault(model.seed, {})[stage] = found
+    return {domain: {seed: stages for seed, stages in by_seed.items() if len(stages) == 2}
+            for domain, by_seed in maps.items()}
 
 
 def top_character_rows(model: GPT, checkpoint: Checkpoint, prompts: Prompts, config: Config,

@@ -112,10 +112,11 @@ def fill_comparisons(bits: CharacterBits, texts: ScoredTexts, study: Study, tabl
         scored = texts.tests(whole=stage == WHOLE)
         losses = losses_of(stage, bits, scored)
         tables.add("zero_shot_means", zero_shot_means(losses, scored, stage))
-        if stage == WHOLE:
-            losses = {target: by_model | {STRONGEST_COUNTS: like(counted[target][STRONGEST_COUNTS], by_model)}
-                      for target, by_model in losses.items()}
-        tables.add("comparisons", comparisons(losses, scored, stage))
+        counts = {target: baselines.counted_bits(texts.ngrams[target], split)[STRONGEST_COUNTS]
+                  for target, split in scored.items()}
+        tables.add("comparisons", comparisons(
+            {target: by_model | {STRONGEST_COUNTS: like(counts[target], by_model)}
+             for target, by_model in losses.items()}, scored, stage))
     tables.add("specialisation", specialisation(study.tables.rows["zero_shot"]))
 
 

@@ -92,7 +92,9 @@ def test_a_diverged_transfer_is_logged_as_it_is_and_not_registered(client: Mlflo
     call(transfer, *adapt, "--rate", "1e30", "--transfer-steps", "3")
     (run,) = runs(client, "transfer")
     transfers = pd.read_csv(f"{run.info.artifact_uri}/tables/transfers.csv")
-    assert run.info.status == "FINISHED" and not (transfers["test_bits_per_byte"] < 100).any()
+    assert run.info.status == "FINISHED" and set(transfers["stopped_at_step"]) == {0}
+    assert transfers["test_bits_per_byte"].tolist() == pytest.approx(transfers["zero_shot_bits_per_byte"].tolist())
+    assert not (transfers["last_bits_per_byte"] < 100).any()
     assert [model.name for model in client.search_registered_models()] == ["nanogpt-readme"]
 
 

@@ -70,10 +70,13 @@ def test_runs_are_nested_finished_and_named(client: MlflowClient) -> None:
     assert [len(found) for found in children.values()] == [3, 3, 3 + 3 * 2 * 2, 1]
     for run in (run for found in children.values() for run in found):
         assert run.data.tags["mlflow.parentRunId"] == study.info.run_id
-    trials = runs(client, "trial")
-    assert {run.data.tags["mlflow.parentRunId"] for run in trials} == {run.info.run_id for run in children["transfer"]}
-    assert len(trials) == 2 * len(children["transfer"])
-    for run in (study, *trials, *(run for found in children.values() for run in found)):
+    tuned = runs(client, "tune")
+    assert {run.data.tags["stage"] for run in tuned} == {"scratch", "early", "late"} and not runs(client, "trial")
+    for run in tuned:
+        trials = pd.read_csv(f"{run.info.artifact_uri}/tables/trials.csv")
+        best = trials.loc[trials["validation_bits_per_byte"].idxmin(), "learning_rate"]
+        assert len(trials) == 2 and run.data.metrics["tune/best_learning_rate"] == pytest.approx(best)
+    for run in (study, *tuned, *(run for found in children.values() for run in found)):
         assert run.info.status == "FINISHED"
     assert {run.info.run_name for run in children["train"]} == {f"train {name} · smoke · seed 1" for name in DOMAINS}
 
@@ -137,7 +140,7 @@ def test_the_best_adapted_model_of_each_pair_is_registered_with_its_parent(clien
 def test_adapt_answers_from_the_registered_models_alone(client: MlflowClient) -> None:
     result = call(adapt, "--preset", "smoke", "--domains", "shakespeare,math", "--trials", "1", "--transfer-seeds", "3",
                   "--transfer-steps", "2")
-    assert "At the tuned (everywhere the fixed) learning rate" in result.output    # one trial: the middle rate
+    assert "Adapted at the tuned (everywhere the fixed) learning rate" in result.output    # one trial: the middle rate
     (run,) = runs(client, "adapt")
     tables = {name: pd.read_csv(f"{run.info.artifact_uri}/tables/{name}.csv")
               for name in ("transfers", "transfer_measures", "stage_comparisons")}
@@ -163,7 +166,7 @@ def test_the_study_keeps_tables_figures_and_a_report(client: MlflowClient) -> No
     assert tables == {"corpora", "training", "zero_shot", "generations", "top_characters", "transfers",
                       "transfer_curves", "trials", "transfer_measures", "stage_comparisons", "attribution",
                       "breakdown", "reliability", "baselines", "distances", "leakage", "comparisons",
-                      "specialisation", "writing", "attribution_summary", "faithfulness", "deletion_curves",
+                      "zero_shot_means", "specialisation", "writing", "attribution_summary", "faithfulness", "deletion_curves",
                       "method_agreement", "attribution_domains", "attribution_words"}
     ahead = pd.read_csv(f"{study.info.artifact_uri}/tables/comparisons.csv")
     assert len(ahead) == 4 * 3 * 3 and (ahead["ahead_low"] <= ahead["ahead_bits_per_byte"]).all()
@@ -174,12 +177,12 @@ def test_the_study_keeps_tables_figures_and_a_report(client: MlflowClient) -> No
     assert set(attribution["domain"]) == set(DOMAINS) and (norms["score"].astype(float) >= 0).all()
     assert norms[["domain", "step"]].drop_duplicates().shape[0] == 15, "every checkpoint is read"
     corpora = pd.read_csv(f"{study.info.artifact_uri}/tables/corpora.csv")
-    assert corpora["used_bytes"].max() - corpora["used_bytes"].min() <= 3
+    assert corpora["used_bytes"].max() < 1.02 * corpora["used_bytes"].min()
     report = Path(mlflow.artifacts.download_artifacts(run_id=study.info.run_id, artifact_path="report.html"))
     assert all(name in report.read_text("utf-8") for name in DOMAINS)
     assert "Findings" in study.data.tags["mlflow.note.content"]
     others = client.search_runs([study.info.experiment_id], max_results=500)
-    assert {run.data.tags["phase"] for run in others if not run.data.tags.get("mlflow.note.content")} == {"trial"}
+    assert {run.data.tags["phase"] for run in others if not run.data.tags.get("mlflow.note.content")} <= {"trial"}
     address = study.data.tags.get("mlflow.source.git.repoURL", "")
     assert address.startswith("git://127.0.0.1:") == HAS_REPOSITORY
     introduction = client.get_experiment(study.info.experiment_id).tags["mlflow.note.content"]
@@ -200,6 +203,7 @@ def test_a_package_that_is_missing_is_left_out_of_the_environment(monkeypatch: p
     config, find = make_config("smoke"), environment.find_spec
     whole = environment.environment(config)
     monkeypatch.setattr(environment, "find_spec", lambda name: None if name == "gensim" else find(name))
+    monkeypatch.setattr(environment, "versions", environment.versions.__wrapped__)     # once in a process
     assert whole.keys() - environment.environment(config).keys() == {"gensim"}
 
 
