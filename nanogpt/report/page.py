@@ -89,6 +89,7 @@ SECTIONS = (
             "characters read. A gradient says how strongly a prediction would react to a small change of an input, not "
             "what caused it.",
             template="attribution.html", numbers=(
+                Numbers("seed_agreement", "Maps of two seeds, and of one training early and late"),
                 Numbers("faithfulness", "The numbers",
                         ("domain", "step", "method", "spearman_leave_one_out", "comprehensiveness", "sufficiency",
                          "completeness_gap", "spearman_step_0", "fails_sanity"),

@@ -87,7 +87,7 @@ def transfer_cells(cells: Sequence[TransferCell], config: Config, tables: Tables
         group = [cell for cell in cells if cell.shots == shots]
         own_config = replace(config, transfer=replace(config.transfer, shots=shots))
         tuned = [TunedCell({"fixed": learning_rate}) for _ in group] if learning_rate is not None else (
-            tune_alone(group, own_config) if alone else tune_grid(group, own_config))
+            tune_alone(group, own_config) if alone else tune_grid(group, own_config, tables))
         for result in transfer_group(group, tuned, own_config, test_losses):
             logged.append(log_cell(result, own_config, tables, alone=alone))
     register_best(logged, config)
@@ -107,7 +107,7 @@ def tune_cells(cells: Sequence[TransferCell], config: Config) -> list[tuple[list
     return list(zip(tune(studies, [[pair] for pair in pairs], config), names, strict=True))
 
 
-def tune_grid(cells: Sequence[TransferCell], config: Config) -> list[TunedCell]:
+def tune_grid(cells: Sequence[TransferCell], config: Config, tables: Tables) -> list[TunedCell]:
     """Tune a rate for each stage over all its cells at once, with equal budgets, in a run for each stage.
 
     The tuned rate is the stage's, or with `tune_by=cell` the cell's own best among the same trials. The fixed rate is
@@ -122,7 +122,7 @@ def tune_grid(cells: Sequence[TransferCell], config: Config) -> list[TunedCell]:
     fixed = shared_rate(list(trials_of.values()))
     tuned: dict[int, TunedCell] = {}
     for stage, places in stages.items():
-        log_stage_tuning(stage, trials_of[stage], names[stage], config)
+        log_stage_tuning(stage, trials_of[stage], names[stage], config, tables)
         for number, i in enumerate(places):
             own = [trial.of_pair(number) for trial in trials_of[stage]]
             chosen = best_rate(own if config.transfer.tune_by == "cell" else trials_of[stage])

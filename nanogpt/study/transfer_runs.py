@@ -151,18 +151,19 @@ def log_cell(result: CellResult, config: Config, tables: Tables, *, alone: bool)
     return LoggedCell(result, run, path)
 
 
-def log_stage_tuning(stage: str, trials: Sequence[Trial], study: str, config: Config) -> None:
+def log_stage_tuning(stage: str, trials: Sequence[Trial], study: str, config: Config, tables: Tables) -> None:
     """Log the tuning of a stage's learning rate in a run: its trials are the steps of two metrics, and a table."""
     with open_run(f"tune {stage} · {config.transfer.shots} shots · {config.preset} · seed {config.seed}", config,
                   phase="tune", stage=stage, optuna_study=study, optuna_storage=config.transfer.storage) as run:
+        tables.links[run.name] = run.link
         for trial in trials:
             run.metrics({"tune/learning_rate": trial.learning_rate,
                          "tune/bits_per_byte": math.nan if trial.validation_bits_per_byte is None
                          else trial.validation_bits_per_byte}, trial.number)
         run.metrics({"tune/best_learning_rate": best_rate(trials)})
-        tables = Tables()
-        tables.add("trials", (trial.row() for trial in trials))
-        log_tables(run, tables)
+        own = Tables()
+        own.add("trials", (trial.row() for trial in trials))
+        log_tables(run, own)
         pruned = sum(trial.state == "pruned" for trial in trials)
         run.describe(f"Best learning rate of {len(trials)} trials ({pruned} pruned) over all transfers of the stage: "
                      f"**{best_rate(trials):.3g}**")

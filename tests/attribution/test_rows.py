@@ -16,12 +16,14 @@ import pytest
 from support.study_tables import words
 
 from nanogpt.attribution import rows as attribution_study
+from nanogpt.attribution.faithfulness import mean_rank_correlation
 from nanogpt.attribution.rows import ModelAttributions
 from nanogpt.config import ATTRIBUTION_BASELINES, AttributionConfig
 from nanogpt.model.checkpoint import Checkpoint
 from nanogpt.report import page as report
 from nanogpt.report.attribution_map import DIGITS, interactive_map
 from nanogpt.report.plots.attribution import attribution_curves, deletion_curves, faithfulness, method_agreement
+from nanogpt.report.plots.panels import png
 from nanogpt.report.tables import StudyTables, by_first_method
 
 PROMPTS = [("shakespeare", "To be, or\nnot"), ("math", "the sum & <☃>")]
@@ -84,7 +86,8 @@ def test_every_figure_shows_its_rows(tables: dict[str, pd.DataFrame]) -> None:
     made = StudyTables("maps", {}, {}, tables)
     for draw_figure, word in ((attribution_curves, "effective context, characters"), (faithfulness, "grad cam"),
                               (deletion_curves, "recency"), (method_agreement, "leave one out")):
-        assert word in words(draw_figure(made)).splitlines(), draw_figure.__name__
+        png(figure := draw_figure(made), dpi=20)     # ticks get their names when it is painted
+        assert word in words(figure).splitlines(), draw_figure.__name__
 
 
 def test_the_map_holds_every_share_to_a_digit(tables: dict[str, pd.DataFrame]) -> None:
@@ -144,3 +147,14 @@ def test_the_map_answers_pointer_tap_keyboard_slider_and_choices_in_a_browser(
     rows = rows[rows["prompt"] == PROMPTS[0][1]]
     shares = rows[rows["step"] == rows["step"].max()]["share"].to_numpy()
     np.testing.assert_allclose(hover["shades"][:5], 0.75 * np.sqrt(shares), atol=0.014)
+
+
+def test_maps_of_two_trainings_are_compared_at_the_end_and_of_one_early_and_late(
+        models: list[ModelAttributions]) -> None:
+    early, final = models[0].attributions, models[-1].attributions
+    same = {"math": {1: {"early": early, "final": final}, 2: {"early": early, "final": final}}}
+    seeds, drift = attribution_study.seed_agreement_rows(same)
+    assert seeds["compared"] == "two seeds, final" and seeds["spearman"] == pytest.approx(1)
+    expected = mean_rank_correlation(early, final)
+    assert drift["spearman"] == pytest.approx(expected, abs=0.02) and drift["trainings"] == 2
+    assert drift["low"] <= drift["spearman"] <= drift["high"] and drift["prompts"] <= len(PROMPTS)

@@ -73,6 +73,11 @@ def test_a_training_far_from_the_other_seeds_is_named(study: StudyTables) -> Non
     assert "how much another seed would change is not known" in text_of(study, zero_shot_means=once)
 
 
+def test_maps_of_two_seeds_stand_beside_those_of_early_and_final(study: StudyTables) -> None:
+    text = text_of(study)
+    assert "agree to ρ = 0.80 at the end; those of the early and the final checkpoint of one training to 0.40" in text
+
+
 def test_maps_are_ranked_by_their_tables(study: StudyTables) -> None:
     last = study.table("faithfulness").query("step > 0")
     value = last.loc[last["method"] == "recency", "spearman_leave_one_out"].mean()

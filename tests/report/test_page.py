@@ -33,7 +33,8 @@ SECTIONS_OF_TABLES = {
     "transfer_curves": {"transfer"}, "transfers": {"transfer"}, "trials": {"transfer"},
     "transfer_measures": {"transfer"}, "stage_comparisons": {"transfer"}, "top_characters": {"attribution"},
     "attribution": {"attribution"}, "attribution_summary": {"attribution"}, "faithfulness": {"attribution"},
-    "deletion_curves": {"attribution"}, "method_agreement": {"attribution"}, "attribution_domains": set(),
+    "deletion_curves": {"attribution"}, "method_agreement": {"attribution"},
+    "seed_agreement": {"attribution"}, "attribution_domains": set(),
     "attribution_words": set(), "generations": {"generations"}, "writing": {"generations"}}
 
 

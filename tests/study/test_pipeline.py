@@ -166,7 +166,8 @@ def test_the_study_keeps_tables_figures_and_a_report(client: MlflowClient) -> No
     assert tables == {"corpora", "training", "zero_shot", "generations", "top_characters", "transfers",
                       "transfer_curves", "trials", "transfer_measures", "stage_comparisons", "attribution",
                       "breakdown", "reliability", "baselines", "distances", "leakage", "comparisons",
-                      "zero_shot_means", "specialisation", "writing", "attribution_summary", "faithfulness", "deletion_curves",
+                      "zero_shot_means", "specialisation", "writing", "attribution_summary", "faithfulness",
+                      "deletion_curves",
                       "method_agreement", "attribution_domains", "attribution_words"}
     ahead = pd.read_csv(f"{study.info.artifact_uri}/tables/comparisons.csv")
     assert len(ahead) == 4 * 3 * 3 and (ahead["ahead_low"] <= ahead["ahead_bits_per_byte"]).all()

@@ -108,12 +108,15 @@ def attribution_tables(domains: tuple[str, ...] = DOMAINS, methods: tuple[str, .
               for key in keys for name in every for share in (0.05, 0.1, 0.2, 0.5)]
     alike = [key | {"method": a, "other": b, "spearman": worth[a] * worth[b]}
              for key in keys for a, b in itertools.combinations(every, 2)]
+    seeds = [{"domain": domain, "compared": compared, "spearman": value, "low": value - 0.1, "high": value + 0.1,
+              "prompts": 3, "trainings": 2}
+             for domain in domains for compared, value in (("two seeds, final", 0.8), ("early and final", 0.4))]
     apart = [{"domain": a, "other": b, "prompt": prompt_of(a), "spearman": 0.5, "total_variation": 0.3}
              for a, b in itertools.combinations(domains, 2)]
     parts = [{"domain": domain, "step": last, "prompt": prompt_of(domain), "unit": "word", "method": methods[0],
               "target_position": 1, "target": "x", "position": 0, "text": "y", "share": 1.0} for domain in domains]
     new = {"attribution_summary": summary, "faithfulness": faithfulness, "deletion_curves": curves,
-           "method_agreement": alike, "attribution_domains": apart, "attribution_words": parts}
+           "method_agreement": alike, "seed_agreement": seeds, "attribution_domains": apart, "attribution_words": parts}
     return {name: pd.DataFrame(rows) for name, rows in new.items()}
 
 
