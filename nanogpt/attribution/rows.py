@@ -71,8 +71,11 @@ def attribution_frame(model: ModelAttributions) -> pd.DataFrame:
     first_method = model.attributions[0].method if model.attributions else ""
     others = [attribution for method, attributions in model.compared.items() if method != first_method
               for attribution in attributions]
-    frame = pd.concat([pd.DataFrame(model.model_row | {"prompt": attribution.prompt} | tidy_columns(attribution))
-                       for attribution in (*model.attributions, *others)], ignore_index=True)
+    columns: dict[str, list[object]] = {}
+    for attribution in (*model.attributions, *others):
+        for name, values in tidy_columns(attribution).items():
+            columns.setdefault(name, []).extend(values)
+    frame = pd.DataFrame(model.model_row | columns)      # one frame: to join many takes longer
     return frame.astype(dict.fromkeys(("probability", "score", "share"), "float32"))    # what they were
 
 

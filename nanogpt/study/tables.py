@@ -41,7 +41,11 @@ class Tables:
 
     def frame(self, name: str) -> pd.DataFrame:
         """Give a table, from rows or from frames; one that got neither is empty."""
-        return pd.concat(self.parts[name], ignore_index=True) if name in self.parts else pd.DataFrame(self.rows[name])
+        if name not in self.parts:
+            return pd.DataFrame(self.rows[name])
+        if len(self.parts[name]) > 1:       # joined once
+            self.parts[name] = [pd.concat(self.parts[name], ignore_index=True)]
+        return self.parts[name][0]
 
     def frames(self) -> dict[str, pd.DataFrame]:
         return {name: self.frame(name) for name in [*self.rows, *self.parts]}
