@@ -95,7 +95,8 @@ def tidy_columns(attribution: Attribution) -> dict[str, list[object]]:
     """Return tidy columns of equal length: a row for each target position and each position at or before it."""
     targets, sources = torch.tril_indices(*attribution.scores_TS.shape)
     t, s = targets.tolist(), sources.tolist()
-    return {"prompt": [attribution.prompt] * len(t), "target_position": [i + 1 for i in t], "target": [attribution.targets[i] for i in t],
+    return {"prompt": [attribution.prompt] * len(t), "target_position": [i + 1 for i in t],
+            "target": [attribution.targets[i] for i in t],
             "probability": attribution.probability_T[targets].tolist(), "position": s,
             "character": [attribution.prompt[i] for i in s],
             "unknown": [attribution.prompt[i] in attribution.unknown for i in s],
