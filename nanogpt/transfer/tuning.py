@@ -203,19 +203,18 @@ def run_trials(running: Sequence[RunningTrial], config: Config) -> None:
     size = transfers_together(config)
     batches = [slice(begin, begin + size) for begin in range(0, len(members), size)]
     curves: list[Iterator[Sequence[AdaptationPoint | None]]] = [adapt(members[batch], config) for batch in batches]
-    latest: list[AdaptationPoint | None] = [None] * len(members)
-    while not all(trial.is_pruned for trial in running):
+    ended = False
+    while not ended:
+        latest: list[AdaptationPoint | None] = [None] * len(members)
         for batch, curve in zip(batches, curves, strict=True):
             if not all(trial.is_pruned for trial in owners[batch]):
-                latest[batch] = next(curve, [None] * len(members[batch]))
-        begin = 0
+                latest[batch] = next(curve, latest[batch])
+        begin, ended = 0, not any(latest)
         for trial in running:
             known = [point for point in latest[begin:begin + len(trial.members)] if point]
             begin += len(trial.members)
             if len(known) == len(trial.members):
                 trial.report(known)
-        if not any(latest):
-            return
 
 
 def as_trial(trial: optuna.trial.FrozenTrial) -> Trial:

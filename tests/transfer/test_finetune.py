@@ -233,6 +233,16 @@ def test_a_trial_of_several_pairs_is_the_mean_of_their_lowest_losses(checkpoints
     assert any(trial.by_pair for trial in found[0])
 
 
+def test_trials_end_though_some_are_pruned_on_the_way(checkpoints, corpora, tiny_config, tmp_path: Path) -> None:
+    """Each in a batch of its own: a batch whose trials are pruned stands still while the others go on."""
+    config = with_transfer(tiny_config, trials=8, transfer_steps=6, curve_points=3, rate_low=1e-4, rate_high=10.0)
+    pairs = [[(source, corpora["math"])] for source in checkpoints[-2:]]
+    studies = [open_study(study_name(pair, str(i), config), str(tmp_path / "j")) for i, pair in enumerate(pairs)]
+    found = tune(studies, pairs, config)
+    states = {trial.state for trials in found for trial in trials}
+    assert [len(trials) for trials in found] == [8, 8] and states == {"complete", "pruned"}
+
+
 def test_the_shared_rate_is_the_best_on_average_of_those_that_ended_everywhere() -> None:
     def trials(*losses: float | None) -> list[Trial]:
         return [Trial(i, 10.0**-i, loss, loss, "complete" if loss else "pruned") for i, loss in enumerate(losses)]
