@@ -233,14 +233,22 @@ def test_a_trial_of_several_pairs_is_the_mean_of_their_lowest_losses(checkpoints
     assert any(trial.by_pair for trial in found[0])
 
 
-def test_trials_end_though_some_are_pruned_on_the_way(checkpoints, corpora, tiny_config, tmp_path: Path) -> None:
-    """Each in a batch of its own: a batch whose trials are pruned stands still while the others go on."""
-    config = with_transfer(tiny_config, trials=8, transfer_steps=6, curve_points=3, rate_low=1e-4, rate_high=10.0)
-    pairs = [[(source, corpora["math"])] for source in checkpoints[-2:]]
-    studies = [open_study(study_name(pair, str(i), config), str(tmp_path / "j")) for i, pair in enumerate(pairs)]
-    found = tune(studies, pairs, config)
-    states = {trial.state for trials in found for trial in trials}
-    assert [len(trials) for trials in found] == [8, 8] and states == {"complete", "pruned"}
+class PrunedAtOnce(RunningTrial):
+    """A trial that the pruner stops at its first point."""
+
+    def report(self, points) -> None:
+        super().report(points)
+        self.is_pruned = True
+
+
+def test_a_trial_goes_on_to_its_end_beside_one_that_was_pruned(trained, sealed, tiny_config, tmp_path: Path) -> None:
+    study = opened(trained, sealed, tiny_config, tmp_path / "journal")
+    pruned, whole = (kind(ask(study, number, tiny_config), [(trained, sealed)], tiny_config)
+                     for number, kind in enumerate((PrunedAtOnce, RunningTrial)))
+    run_trials([pruned, whole], tiny_config)
+    assert pruned.value is None and whole.value is not None
+    reported = {trial.number: trial.intermediate_values for trial in study.get_trials()}
+    assert list(reported[0]) == [0] and len(reported[1]) == tiny_config.transfer.curve_points + 1
 
 
 def test_the_shared_rate_is_the_best_on_average_of_those_that_ended_everywhere() -> None:
