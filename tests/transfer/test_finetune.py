@@ -242,13 +242,14 @@ class PrunedAtOnce(RunningTrial):
 
 
 def test_a_trial_goes_on_to_its_end_beside_one_that_was_pruned(trained, sealed, tiny_config, tmp_path: Path) -> None:
-    study = opened(trained, sealed, tiny_config, tmp_path / "journal")
-    pruned, whole = (kind(ask(study, number, tiny_config), [(trained, sealed)], tiny_config)
+    config = with_transfer(tiny_config, together=1)
+    study = opened(trained, sealed, config, tmp_path / "journal")
+    pruned, whole = (kind(ask(study, number, config), [(trained, sealed)], config)
                      for number, kind in enumerate((PrunedAtOnce, RunningTrial)))
-    run_trials([pruned, whole], tiny_config)
+    run_trials([pruned, whole], config)
     assert pruned.value is None and whole.value is not None
     reported = {trial.number: trial.intermediate_values for trial in study.get_trials()}
-    assert list(reported[0]) == [0] and len(reported[1]) == tiny_config.transfer.curve_points + 1
+    assert list(reported[0]) == [0] and len(reported[1]) == config.transfer.curve_points + 1
 
 
 def test_the_shared_rate_is_the_best_on_average_of_those_that_ended_everywhere() -> None:
