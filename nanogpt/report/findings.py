@@ -53,7 +53,7 @@ def ahead_findings(comparisons: pd.DataFrame) -> Iterator[str]:
         clauses.append(f"{kind} by {listed(parts)} (ahead in {sum(ahead)} of {len(ahead)})")
     seeds = f" and {rows['seeds'].iloc[0]} trainings of each domain" if rows["seeds"].iloc[0] > 1 else ", one training"
     yield (f"On the same characters, each domain's own {last} model leads {'; '.join(clauses)}: bits per byte, 95 % "
-           f"intervals over {rows['units'].min()} to {rows['units'].max()} units of text{seeds}; ahead is a lead whose "
+           f"intervals over {_span(rows['units'], 'd')} units of text{seeds}; ahead is a lead whose "
            f"lower limit is above 0 and that holds after Holm's correction over {len(rows)} comparisons.")
 
 

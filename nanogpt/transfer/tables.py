@@ -218,8 +218,8 @@ def sentences(comparisons: pd.DataFrame) -> Iterator[str]:
                f"{abs(loss['difference']):.2f} bits per byte {below} than the {loss['earlier']} one's "
                f"({interval_text(loss)}; {loss['pairs']} source → target pairs, "
                f"{counted(loss['training_seeds'], 'training')} of each source, {counted(loss['seeds'], 'draw')} of "
-               f"windows). Adapting itself lowers its loss by {abs(change['difference']):.2f} {more} "
-               f"({interval_text(change)}): this, and not the former, is faster adaptation. "
+               f"windows). Adapting lowers its own loss by {abs(change['difference']):.2f} {more} than the "
+               f"{loss['earlier']} one's ({interval_text(change)}); the rest it knew before. "
                f"{steps['already_there']:.0%} of its runs stand before any step where the {loss['earlier']} one ends; "
                f"medians of steps to there: {steps['median_earlier']:.1f} and {steps['median_later']:.1f}.")
 

@@ -48,7 +48,7 @@ def test_the_evaluation_is_told_as_it_is(study: StudyTables) -> None:
     text = text_of(study)
     assert "leads the next model by +1.00 (+0.80 to +1.20)" in text and "(ahead in 3 of 3)" in text
     assert "a 5-gram by +0.10 (-0.10 to +0.30)" in text and "(ahead in 0 of 3)" in text
-    assert "over 100 to 100 units of text and 2 trainings of each domain" in text
+    assert "over 100 units of text and 2 trainings of each domain" in text
     assert "a standard deviation of 0.01 on the own text and 0.01 on others" in text
     assert "1.00 on the own domain and 1.50 on the others" in text
     assert "to the unigram at step 50 (0.00 nats; at the end 7.50)" in text and "to the bigram at step 200" in text
