@@ -153,7 +153,8 @@ class TransferConfig:
     tune_by: str = knob("stage", "in a grid of transfers a learning rate is tuned for each stage (over all its "
                                  "sources and targets together) or for each cell (source, target and stage)")
     tuning_seeds: int = knob(1, "draws of windows that each trial adapts to, other ones than those reported")
-    sampler: str = knob("grid", "grid (the trials lie evenly over the logarithm of the rate) or tpe")
+    sampler: str = knob("grid", "grid (the trials lie evenly over the logarithm of the rate) or tpe; with tpe the one "
+                              "fixed rate of a grid of transfers is the middle of the range")
     rate_low: float = knob(0.00001, "smallest learning rate that is tried (AdamW)")
     rate_high: float = knob(0.03, "largest learning rate that is tried (AdamW)")
     together: int = knob(0, "transfers that train as one batched model; 0: 64 on a GPU, 1 elsewhere")

@@ -51,18 +51,24 @@ def writing_rows(generations: Sequence[Row], scorers: Sequence[tuple[GPT, Checkp
     classifier = fit_classifier(corpora, characters)
     resembled_domains = classifier.domains_of([row["text"] for row in generations])
     copied = copied_shares(generations, corpora)
-    scored = {checkpoint.domain: (checkpoint.step, *score_texts(model, checkpoint.vocabulary, [
+    scored = {checkpoint.domain: (writer_of(checkpoint), *score_texts(model, checkpoint.vocabulary, [
         row["prompt"] + row["text"] for row in generations])) for model, checkpoint in scorers}
     for i, row in enumerate(generations):
         span = slice(len(row["prompt"]), len(row["prompt"]) + len(row["text"]))
-        step, _, entropies = scored.get(row["source"], (-1, None, None))
+        writer, _, entropies = scored.get(row["source"], (None, None, None))
+        is_writer = writer == (row["training_seed"], row["step"])
         yield ({name: row[name] for name in ("source", "training_seed", "step", "stage", "prompt_domain", "prompt",
                                              "temperature", "seed")}
                | {f"nats_under_{name}": float(losses[i][span].mean()) for name, (_, losses, _) in scored.items()}
-               | entropy_by_half(entropies[i][span] if entropies is not None and step == row["step"] else None)
+               | entropy_by_half(entropies[i][span] if entropies is not None and is_writer else None)
                | {"copied_share": copied[i], "distinct_share": distinct_share(row["text"]),
                   "repeated_share": repeated_share(row["text"]), "written_domain": resembled_domains[i],
                   "classifier_accuracy": classifier.accuracy})
+
+
+def writer_of(checkpoint: Checkpoint) -> tuple[int, int]:
+    """Name the model among those of its domain: its training's seed and its step."""
+    return int(checkpoint.notes.get("seed", -1)), checkpoint.step
 
 
 def entropy_by_half(entropy_T: Tensor | None) -> Row:

@@ -106,7 +106,7 @@ FIGURES = (
     StudyFigure(
         "stage_differences", "transfer", ("stage_comparisons",),
         "Later minus earlier stage, paired over source, target, shots and seed; left of 0 the later one is better. "
-        "Bars: 95 % t intervals over source → target pairs.",
+        "Bars: 95 % intervals over sources and targets.",
         transfer.stage_differences, phases=("adapt",)),
     StudyFigure(
         "transfer_curves", "transfer", ("transfer_curves",),

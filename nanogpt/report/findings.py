@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pandas as pd
+from scipy.special import stdtr
 
 from nanogpt.config import JOINT, STRONGEST_COUNTS
 from nanogpt.report.tables import STAGE_ORDER, StudyTables, last_steps, own_texts
@@ -12,7 +13,7 @@ from nanogpt.report.wording import listed, spaced
 from nanogpt.transfer.tables import sentences
 
 SIGNIFICANCE = 0.05
-OUTLIER = 4.0
+OUTLIER = 0.01
 LEAKED_SHARE = 0.01
 """A test text of which a training text holds more than this is warned of."""
 NAMED_LEAKS = 4
@@ -73,13 +74,20 @@ def seed_findings(means: pd.DataFrame) -> Iterator[str]:
 
 
 def outlier_findings(zero_shot: pd.DataFrame) -> Iterator[str]:
-    """Yield which trainings end far from the other seeds of their domain: over 4 robust deviations of all of them."""
+    """Yield which trainings end far from the other seeds of their domain.
+
+    Studentised residuals from the domains' means, each without itself in the deviation, which is that of all domains
+    together; far is what chance gives in one of a hundred studies.
+    """
     if zero_shot.empty or "training_seed" not in zero_shot or zero_shot["training_seed"].nunique() < 3:
         return
     last = own_texts(last_steps(zero_shot, "source"))
-    away = last["bits_per_byte"] - last.groupby("source")["bits_per_byte"].transform("median")
-    spread = 1.4826 * away.abs().median()
-    far = last[away.abs() > OUTLIER * max(spread, 1e-9)]
+    seeds = last.groupby("source")["bits_per_byte"].transform("size")
+    residual = last["bits_per_byte"] - last.groupby("source")["bits_per_byte"].transform("mean")
+    freedom = len(last) - last["source"].nunique() - 1
+    scaled = residual**2 / (1 - 1 / seeds)
+    others = (((residual**2).sum() - scaled) / freedom).clip(lower=1e-12)
+    far = last[2 * stdtr(freedom, -(scaled / others) ** 0.5) * len(last) < OUTLIER]
     if len(far):
         names = [f"{row.source} with seed {row.training_seed} ({row.bits_per_byte:.2f})" for row in far.itertuples()]
         yield f"Far from the other seeds of its domain {'ends' if len(far) == 1 else 'end'} {listed(names)}."

@@ -22,13 +22,14 @@ log = logging.getLogger("nanogpt")
 
 
 def attribute_models(study: Study) -> None:
-    """Attribute the predictions of each model of the first seed on each prompt, in one run.
+    """Attribute the predictions of each model on each prompt, in one run; in a study, of each of the first seed.
 
     Models of `study.compared_stages` and those of step 0 are read by every method, which is tested on them. Of other
     seeds the first method reads the early and the final model: how much of a map is the seed's.
     """
     config, prompts = study.config, study.prompts
-    models = [model for model in study.models if model.seed == study.models[0].seed]
+    models = [model for model in study.models
+              if not study.compared_stages or model.seed == study.models[0].seed]
     compared = set(study.compared_stages or (stage for model in models for stage in model.stages))
     warn_of_unknown(study.models[0].checkpoint.vocabulary, (prompt for _, prompt in prompts))
     with open_run(f"analyze · {study.label}", config, phase="analyze") as run:
@@ -58,11 +59,11 @@ def attribute_models(study: Study) -> None:
 def maps_by_training(study: Study) -> dict[str, dict[int, dict[str, list[Attribution]]]]:
     """Read all prompts by the early and the final model of each training: domain to seed to stage to maps.
 
-    Empty where each domain was trained once.
+    Empty where each domain was trained once, and outside a study.
     """
     config, texts = study.config.attribution, [prompt for _, prompt in study.prompts]
     maps: dict[str, dict[int, dict[str, list[Attribution]]]] = {}
-    if len({model.seed for model in study.models}) > 1:
+    if study.compared_stages and len({model.seed for model in study.models}) > 1:
         for model in study.models:
             for stage in {"early", "final"} & set(model.stages):
                 found = attribute(model.build(study.config), model.checkpoint, texts, config.method_names[0], config)

@@ -149,8 +149,9 @@ def log_comparisons(run: TrackedRun, tables: Tables) -> None:
 def compare_writing(study: Study) -> None:
     """Score every generation under the last model of every domain, in a run of its own."""
     config = study.config
+    first = {model.domain: model.seed for model in reversed(study.models)}
     last = {model.domain: model for model in study.models
-            if model.stage and model.seed == study.models[0].seed}      # steps ascend
+            if model.stage and model.seed == first[model.domain]}      # steps ascend
     with open_run(f"writing · {study.label}", config, phase="writing") as run:
         study.tables.links[run.name], tables = run.link, Tables()
         scorers = [(model.build(config), model.checkpoint) for model in last.values()]

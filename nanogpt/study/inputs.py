@@ -122,7 +122,7 @@ def corpora_for(checkpoint: Checkpoint, texts: Sequence[DomainText], config: Con
 def load_model(uri: str) -> StudiedModel:
     """Load a model by its URI; its stage is its alias, or else its step."""
     checkpoint = registry.load(uri)
-    alias = uri.partition("@")[2] if uri.startswith("models:/") else ""
+    alias = uri.partition("@")[2].partition(registry.SEED)[0] if uri.startswith("models:/") else ""
     return StudiedModel(checkpoint, stages=(alias or f"step {checkpoint.step}",), uri=uri)
 
 
@@ -176,8 +176,10 @@ def warn_of_unknown(vocabulary: Vocabulary, prompts: Iterable[str]) -> None:
 
 
 def shaped(config: Config, model: StudiedModel) -> Config:
-    """Give the configuration the shape that the loaded model has."""
-    return replace(config, model=model.checkpoint.model_config)
+    """Give the configuration the shape of the loaded model, and its way of splitting texts: it may not meet in a test
+    what it has learnt. Models of earlier versions, which do not say, were trained on the begin of a text."""
+    split = str(model.checkpoint.notes.get("split", "contiguous"))
+    return replace(config, model=model.checkpoint.model_config, data=replace(config.data, split=split))
 
 
 def transfer_inputs(config: Config, uri: str, spec: str) -> tuple[StudiedModel, Corpus, Corpus | None, Config]:

@@ -270,7 +270,8 @@ def log_checkpoint(checkpoint: Checkpoint, row: Row, training: TrackedTraining) 
     is_last = checkpoint.step == checkpoint.notes["max_steps"]
     path = save_checkpoint(checkpoint, scratch_path("final.pt" if is_last else checkpoint.file_name))
     run.file(path, "checkpoints")
-    tags = score_tags(corpus.name, training.validation, row["validation_bits_per_byte"]) | {
+    tags = score_tags(corpus.name, training.validation, config.analysis.eval_characters,
+                      row["validation_bits_per_byte"]) | {
         "preset": config.preset, "seed": str(config.seed), "vocabulary_sha256": corpus.vocabulary.sha256}
     facts = {"domain": checkpoint.domain, "step": checkpoint.step, "corpus_sha256": corpus.source.sha256}
     model_id = registry.log_model(checkpoint, path, facts | tags, run.id)

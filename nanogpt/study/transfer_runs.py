@@ -245,7 +245,8 @@ def register_cell(logged: LoggedCell, config: Config) -> None:
     split = cell.target.validation.spread(config.transfer.curve_characters)
     tags = {"parent": registry.version_of(uri).uri if uri.startswith("models:/") else uri, "stage": cell.model.stage,
             "shots": str(cell.shots), "learning_rate": f"{best.learning_rate:.6g}", "preset": config.preset,
-            "vocabulary_sha256": adapted.vocabulary.sha256, **score_tags(cell.target.name, split, best.loss)}
+            "vocabulary_sha256": adapted.vocabulary.sha256, 
+            **score_tags(cell.target.name, split, config.transfer.curve_characters, best.loss)}
     with open_run(logged.run.name, resume=logged.run.id) as run:
         model_id = registry.log_model(adapted, logged.path, {"domain": adapted.domain, "step": adapted.step} | tags,
                                       run.id)

@@ -50,9 +50,9 @@ def rescore(checkpoint: Checkpoint, split: Split, config: Config) -> float:
     return evaluate(build_model(checkpoint, config), checkpoint, split).bits_per_byte
 
 
-def score_tags(domain: str, split: Split, bits_per_byte: float) -> dict[str, str]:
-    """Write the tags that say which score a version had, and on which validation text."""
-    return {"bits_per_byte": f"{bits_per_byte:.4f}", SCORED_ON: f"{domain}[:{len(split)}] sha256:{digest_of(split)}"}
+def score_tags(domain: str, split: Split, asked: int, bits_per_byte: float) -> dict[str, str]:
+    """Write the tags that say which score a version had, and on which validation text: `asked` characters of it."""
+    return {"bits_per_byte": f"{bits_per_byte:.4f}", SCORED_ON: f"{domain}[:{asked}] sha256:{digest_of(split)}"}
 
 
 def digest_of(split: Split) -> str:

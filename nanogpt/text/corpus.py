@@ -203,7 +203,9 @@ def cut(text: DomainText, smallest: DomainText, way: str, block_size: int) -> Cu
     length, used = text.n_characters, text.n_characters
     if text is not smallest:
         used = min(length, length * smallest.n_bytes // text.n_bytes)
-    if way == "contiguous":
+    if length <= block_size:
+        stretches = Cut([], [], [])
+    elif way == "contiguous":
         stretches = contiguous_cut(length, used)
     elif way == "documents":
         require(len(text.document_starts) >= LEAST_DOCUMENTS,

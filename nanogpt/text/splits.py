@@ -20,10 +20,13 @@ SHARE = 0.05
 """Of the used text: as much is for validation, and as much for test."""
 DOCUMENT_SHARE = 0.1
 """The same where whole documents are kept apart: they are few."""
-PIECE = 512
-"""Characters of a piece, about: less in a short text."""
+PIECE, MARGINS_IN_PIECE = 512, 3
+"""Characters of a piece, about, or so many contexts if that is more; less in a short text."""
+LEAST_SECTIONS, MARGINS_IN_SECTION = 8, 24
+"""A short text is cut into so many sections where each is as long as so many contexts."""
 SEED = 0
-"""Of the places of pieces: a split depends on the text and the context length alone."""
+"""Of the places of pieces. They depend on the text and the context length alone, never on how much of the text is used:
+what one study tests on no other study of the same text learns from."""
 
 
 class Stretch(NamedTuple):
@@ -44,9 +47,10 @@ class Cut(NamedTuple):
 
 
 def contiguous_cut(length: int, used: int) -> Cut:
-    """Cut the first `used` characters into the first 90 %, the next 5 % and the rest."""
-    first, second = int(used * (1 - 2 * SHARE)), int(used * (1 - SHARE))
-    return Cut([Stretch(0, first, 0)], list(pieces(first, second)), list(pieces(second, min(used, length))))
+    """Cut a text into the first 90 %, the next 5 % and the rest; of each its begin is used, `used` in all."""
+    borders = (0, int(length * (1 - 2 * SHARE)), int(length * (1 - SHARE)), length)
+    train, validation, test = ((begin, begin + (end - begin) * used // length) for begin, end in pairwise(borders))
+    return Cut([Stretch(*train, 0)], list(pieces(*validation)), list(pieces(*test)))
 
 
 def pieces(begin: int, end: int, context: int = 0, unit: int | None = None) -> Iterator[Stretch]:
@@ -60,31 +64,50 @@ def pieces(begin: int, end: int, context: int = 0, unit: int | None = None) -> I
 def spread_cut(length: int, used: int, margin: int) -> Cut:
     """Draw a piece for validation and one for test from each of many equal sections of the text.
 
-    Of a section the first `used / length` is taken; the two pieces lie next to each other at a random place of it, in
-    turns the one or the other first, with `margin` characters before, between and after them.
+    The two lie next to each other at a random place of the section, in turns the one or the other first, with `margin`
+    characters before, between and after them. Where less than the text is used, sections are, evenly spaced.
     """
     generator = torch.Generator().manual_seed(SEED)
-    count = max(1, round(SHARE * used / PIECE))
-    size, taken = int(SHARE * used / count), used // count
+    count = sections(length, margin)
+    size = int(SHARE * length / count)
     both = 2 * size + 3 * margin
+    places = torch.rand(count, generator=generator)
+    kept = max(1, round(count * used / length))
     cut = Cut([], [], [])
-    for number in range(count):
-        section = length * number // count
-        at = section + int(torch.randint(max(1, taken - both), (), generator=generator))
-        first, second = at + margin, at + 2 * margin + size
+    for number in sorted({(2 * k + 1) * count // (2 * kept) for k in range(kept)}):
+        section, end = length * number // count, length * (number + 1) // count
+        at = section + int(places[number] * max(1, end - section - both))
         for splits, begin in zip((cut.validation, cut.test) if number % 2 else (cut.test, cut.validation),
-                                 (first, second), strict=True):
+                                 (at + margin, at + 2 * margin + size), strict=True):
             splits.append(Stretch(begin, begin + size, number))
-        for begin, end in ((section, at), (at + both, section + taken)):
-            if cut.train and cut.train[-1].end == begin:
-                cut.train[-1] = cut.train[-1]._replace(end=max(begin, end))
-            elif end > begin:
-                cut.train.append(Stretch(begin, end, number))
-    return cut
+        for first, last in ((section, at), (at + both, end)):
+            if cut.train and cut.train[-1].end == first:
+                cut.train[-1] = cut.train[-1]._replace(end=max(first, last))
+            elif last > first:
+                cut.train.append(Stretch(first, last, number))
+    tested = sum(stretch.end - stretch.begin for stretch in (*cut.validation, *cut.test))
+    return cut if used == length else cut._replace(train=list(head(cut.train, used - tested)))
+
+
+def head(stretches: Sequence[Stretch], characters: int) -> Iterator[Stretch]:
+    """Give the first `characters` of some stretches: of a short text one section may be more than is used."""
+    for stretch in stretches:
+        if characters > 0:
+            yield stretch._replace(end=min(stretch.end, stretch.begin + characters))
+        characters -= stretch.end - stretch.begin
+
+
+def sections(length: int, margin: int) -> int:
+    """Say into how many sections a text is cut."""
+    by_piece = round(SHARE * length / max(PIECE, MARGINS_IN_PIECE * margin))
+    return max(1, by_piece, min(LEAST_SECTIONS, length // (MARGINS_IN_SECTION * margin)))
 
 
 def document_cut(starts: Sequence[int], length: int, used: int) -> Cut:
-    """Deal whole documents to the splits at random, as much of each as is used of all; a document is a unit."""
+    """Deal whole documents to the splits at random, as much of each as is used of all; a document is a unit.
+
+    In which split a document is depends on the text alone.
+    """
     generator = torch.Generator().manual_seed(SEED)
     documents = list(pairwise((*starts, length)))
     cut, held = Cut([], [], []), [0, 0, 0]
@@ -92,8 +115,8 @@ def document_cut(starts: Sequence[int], length: int, used: int) -> Cut:
         begin, end = documents[number]
         taken = max(1, (end - begin) * used // length)
         at = begin + int(torch.randint(end - begin - taken + 1, (), generator=generator))
-        place = next((i for i in (2, 1) if held[i] < DOCUMENT_SHARE * used), 0)
-        held[place] += taken
+        place = next((i for i in (2, 1) if held[i] < DOCUMENT_SHARE * length), 0)
+        held[place] += end - begin
         cut[place].extend([Stretch(at, at + taken, number)] if place == 0 else
                           pieces(at, at + taken, context=begin, unit=number))
     return Cut(*(sorted(stretches) for stretches in cut))

@@ -90,8 +90,9 @@ def new_model(corpus: Corpus, config: Config) -> GPT:
 
 def take_checkpoint(weights: dict[str, Tensor], member: Pretraining, step: int) -> Checkpoint:
     corpus, config = member.corpus, member.config
-    notes = {"seed": config.seed, "preset": config.preset, "max_steps": config.train.max_steps,
-             "corpus_sha256": corpus.source.sha256, "torch": str(torch.__version__)}
+    notes = {"seed": config.seed, "preset": config.preset, "split": config.data.split,
+             "max_steps": config.train.max_steps, "corpus_sha256": corpus.source.sha256,
+             "torch": str(torch.__version__)}
     return Checkpoint(corpus.name, step, config.model, corpus.vocabulary, weights, corpus.character_counts_V, notes)
 
 

@@ -151,7 +151,7 @@ def adapted(member: FineTuning, stopped: Stopped, windows_KT: Tensor) -> Checkpo
     shown_V = torch.bincount(windows_KT.flatten(), minlength=len(source.vocabulary)) * (stopped.step > 0)
     notes = dict(source.notes) | {"parent_sha256": source.sha256, "parent_domain": source.domain,
                                   "parent_step": source.step, "learning_rate": member.learning_rate,
-                                  "seed": member.seed}
+                                  "transfer_seed": member.seed}
     return Checkpoint(f"{source.domain}-to-{target.name}", stopped.step, source.model_config, source.vocabulary,
                       stopped.weights, source.character_counts_V + shown_V, notes)
 

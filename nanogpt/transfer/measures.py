@@ -9,34 +9,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import stdtrit
-
-LEVEL = 0.95
-
-
-class MeanInterval(NamedTuple):
-    """A mean and its two-sided 95 % t interval; the bounds are nan where there is one value."""
-
-    mean: float
-    low: float
-    high: float
-    n: int
-
-    @property
-    def excludes_zero(self) -> bool:
-        return self.low > 0 or self.high < 0
-
-
-def mean_interval(values: Sequence[float]) -> MeanInterval:
-    """Compute Student's interval of the mean of independent values. ValueError where there is none."""
-    n = len(values)
-    if not n:
-        raise ValueError("values must be at least one, got 0")
-    mean = float(np.mean(values))
-    if n == 1:
-        return MeanInterval(mean, float("nan"), float("nan"), n)
-    half = float(stdtrit(n - 1, (1 + LEVEL) / 2) * np.std(values, ddof=1) / np.sqrt(n))
-    return MeanInterval(mean, mean - half, mean + half, n)
 
 
 def loss_after(steps: Sequence[int], losses: Sequence[float], step: float) -> float:

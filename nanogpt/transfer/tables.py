@@ -10,12 +10,10 @@ import pandas as pd
 from nanogpt.config import Row
 from nanogpt.evaluation.intervals import Interval, clustered_interval, holm
 from nanogpt.transfer.measures import (
-    MeanInterval,
     Steps,
     area_under_curve,
     effective_data_transferred,
     loss_after,
-    mean_interval,
     mean_steps,
     rate_sensitivity,
     steps_to,
@@ -38,7 +36,7 @@ def view_means(transfers: pd.DataFrame, view: str = "tuned") -> pd.DataFrame:
         return transfers
     rows = transfers[transfers["view"] == (view if view in set(transfers["view"]) else transfers["view"].iloc[0])]
     keys = [name for name in (*CELL, "view", "step") if name in rows]
-    means: pd.DataFrame = rows.drop(columns=["seed", "training_seed"]).groupby(
+    means: pd.DataFrame = rows.drop(columns=["seed", "training_seed"], errors="ignore").groupby(
         keys, sort=False, as_index=False).mean(numeric_only=True)
     return means
 
@@ -85,15 +83,15 @@ def cell_measures(runs: pd.DataFrame, trials: pd.DataFrame) -> pd.DataFrame:
 
 def _cell_row(names: Row, part: pd.DataFrame, runs: pd.DataFrame, trials: pd.DataFrame) -> Row:
     row = names | {"seeds": len(part), "learning_rate": part["learning_rate"].iloc[0],
-                   "zero_shot_bits_per_byte": part["zero_shot_bits_per_byte"].iloc[0],
+                   "zero_shot_bits_per_byte": part["zero_shot_bits_per_byte"].mean(),
                    "best_test_bits_per_byte": part["test_bits_per_byte"].min()}
     for name in ("test_bits_per_byte", "change_bits_per_byte", "area_bits_per_byte", "bits_per_byte_half_way"):
-        row |= _columns(name, mean_interval(part[name].tolist()))
+        row |= _columns(name, part[name], part)
     steps = mean_steps([Steps(*pair) for pair in zip(part["steps_to_threshold"], part["reached_threshold"],
                                                      strict=True)])
     row |= {"steps_to_threshold": str(steps), "seeds_that_reached_it": int(part["reached_threshold"].sum())}
     forgotten = (part["source_bits_per_byte_after"] - part["source_bits_per_byte_before"]).astype(float).dropna()
-    row |= _columns("forgetting_bits_per_byte", mean_interval(forgotten.tolist())) if len(forgotten) else {}
+    row |= _columns("forgetting_bits_per_byte", forgotten, part.loc[forgotten.index]) if len(forgotten) else {}
     tried = _same(trials, names, CELL).dropna(subset="last_bits_per_byte") if len(trials) else trials
     if len(tried):
         row["rate_sensitivity"] = rate_sensitivity(tried["learning_rate"].tolist(),
@@ -115,7 +113,7 @@ def _against_scratch(row: Row, scratch: pd.DataFrame) -> Row:
                                           by_shots.tolist())
         against["effective_windows_transferred"] = str(data)
     if len(equal):
-        against["jumpstart_bits_per_byte"] = equal["zero_shot_bits_per_byte"].iloc[0] - row["zero_shot_bits_per_byte"]
+        against["jumpstart_bits_per_byte"] = equal["zero_shot_bits_per_byte"].mean() - row["zero_shot_bits_per_byte"]
         against["transfer_ratio"] = transfer_ratio(row["area_bits_per_byte"], equal["area_bits_per_byte"].mean())
     return against
 
@@ -127,8 +125,11 @@ def _same(frame: pd.DataFrame, names: Row, columns: Sequence[str]) -> pd.DataFra
     return frame[mask]
 
 
-def _columns(name: str, interval: MeanInterval) -> Row:
-    return {name: interval.mean, f"{name}_low": interval.low, f"{name}_high": interval.high}
+def _columns(name: str, values: pd.Series[float], part: pd.DataFrame) -> Row:
+    """Return the mean and its 95 % interval over draws of windows, and over trainings if there are several."""
+    clusters = [part[column] for column in ("training_seed", "seed") if part[column].nunique() > 1]
+    interval = clustered_interval(values, [1.0] * len(values), *clusters)
+    return {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
 
 
 def stage_comparisons(runs: pd.DataFrame) -> pd.DataFrame:

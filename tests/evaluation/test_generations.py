@@ -52,8 +52,8 @@ def test_passages_do_not_overlap_and_cover_the_text() -> None:
 
 def test_rows_say_who_finds_a_text_likely_what_is_copied_and_how_it_reads(trained: Checkpoint,
                                                                           corpora: dict[str, Corpus]) -> None:
-    key = {"training_seed": 3, "step": trained.step, "stage": "final", "prompt_domain": "math", "prompt": "Let x be",
-           "temperature": 0.8, "seed": 1}
+    key = {"training_seed": trained.notes["seed"], "step": trained.step, "stage": "final", "prompt_domain": "math",
+           "prompt": "Let x be", "temperature": 0.8, "seed": 1}
     copied, own = (corpora[name].train.text[9000:9080] for name in ("shakespeare", "wikipedia"))
     generations = [key | {"source": "shakespeare", "text": copied}, key | {"source": "wikipedia", "text": own},
                    key | {"source": "elsewhere", "text": "zq" * 40}]

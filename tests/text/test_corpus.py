@@ -117,7 +117,7 @@ def test_equal_bytes_blames_the_text_that_is_short() -> None:
     for ordered in (texts, texts[::-1]):
         with pytest.raises(UserError, match="each split of domain 'short' must have more than block_size = 32 "):
             make_corpora(ordered, DataConfig(min_count=1), 32)
-    wide = domain_text("wide", "漢字" * 5000)       # three bytes each: a third of the characters of as many bytes
+    wide = domain_text("wide", "漢字" * 10_000)     # three bytes each: a third of the characters of as many bytes
     enough = domain_text("enough", "ab" * 400)
     with pytest.raises(UserError, match="domain 'wide', cut to the 800 bytes of domain 'enough' by equal_bytes, must"):
         make_corpora([wide, enough], DataConfig(min_count=1), 32)

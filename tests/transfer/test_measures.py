@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import pytest
-from scipy import stats
 
 from nanogpt.transfer.measures import (
     Steps,
     area_under_curve,
     effective_data_transferred,
     loss_after,
-    mean_interval,
     mean_steps,
     rate_sensitivity,
     steps_to,
@@ -21,23 +18,6 @@ from nanogpt.transfer.measures import (
 )
 
 STEPS, LOSSES = (0, 4, 8, 12), (4.0, 3.0, 2.6, 2.4)
-
-
-def test_the_interval_is_that_of_a_t_test() -> None:
-    values = [3.1, 2.9, 3.4, 3.3]
-    found = mean_interval(values)
-    expected = stats.ttest_1samp(values, 0).confidence_interval(0.95)
-    assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
-    assert found.excludes_zero and not mean_interval([-1.0, 2.0]).excludes_zero
-    assert math.isnan(mean_interval([1.0]).low) and not mean_interval([1.0]).excludes_zero
-    with pytest.raises(ValueError, match="values must be at least one, got 0"):
-        mean_interval([])
-
-
-def test_the_interval_covers_the_mean_as_often_as_it_says() -> None:
-    draws = np.random.default_rng(1).normal(2.0, 1.0, (600, 3))
-    covered = [found.low <= 2.0 <= found.high for found in map(mean_interval, draws.tolist())]
-    assert 0.92 < np.mean(covered) < 0.98
 
 
 def test_what_a_curve_says() -> None:
