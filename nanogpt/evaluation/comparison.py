@@ -56,7 +56,7 @@ def zero_shot_means(losses: Losses, texts: Mapping[str, Split], stage: str) -> I
 def comparisons(losses: Losses, texts: Mapping[str, Split], stage: str) -> list[Row]:
     """Return how far each domain's own model is ahead of every rival on its test text; Holm's correction over all.
 
-    The family of the correction is all comparisons of a stage. Models of equal seeds are compared with each other.
+    The family of the correction is all comparisons of a stage. Models are paired in the order of their seeds.
     """
     rows: list[Row] = []
     for target, by_model in losses.items():
