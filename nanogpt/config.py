@@ -42,6 +42,17 @@ def require_positive(config: object, *names: str) -> None:
         require(value < math.inf, f"{name} must be finite", value)
 
 
+def require_at_most(config: object, most: int, *names: str) -> None:
+    for name in names:
+        require(getattr(config, name) <= most, f"{name} must be <= {most:,}", getattr(config, name))
+
+
+LARGEST_SIDE = 65_536
+LARGEST_STREAM = 2**26
+"""Numbers in the residual stream of one text at all layers: what a model remembers of it has eight times as many bytes.
+A file cannot ask for more than is there to be had."""
+
+
 STAGE_SHARES = {"early": 1 / 16, "mid": 1 / 4, "late": 3 / 4, "final": 1.0}
 """Which share of a training each stage stands for; the checkpoint nearest to it carries the name."""
 
@@ -92,6 +103,9 @@ class ModelConfig:
         require(0 <= self.dropout < 1, "dropout must be in [0, 1)", self.dropout)
         divides = self.n_embd % (2 * self.n_head) == 0
         require(divides, f"n_embd must be divisible by 2 * n_head = {2 * self.n_head}", self.n_embd)
+        require_at_most(self, LARGEST_SIDE, "n_layer", "n_embd", "block_size")
+        stream = self.n_layer * self.n_embd * self.block_size
+        require(stream <= LARGEST_STREAM, f"n_layer * n_embd * block_size must be <= {LARGEST_STREAM:,}", stream)
 
 
 PRECISIONS = ("auto", "float32", "bfloat16")

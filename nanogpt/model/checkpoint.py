@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
+import functools
 import hashlib
 import json
-import secrets
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -16,11 +15,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nanogpt.config import ModelConfig
-from nanogpt.errors import UserError
-from nanogpt.model.gpt import GPT
+from nanogpt.config import SPLIT_WAYS, ModelConfig
+from nanogpt.errors import UserError, one_line, require
+from nanogpt.model.gpt import GPT, count_weights
+from nanogpt.model.payload import bytes_of, load_payload, save_payload
 from nanogpt.model.skip_initialization import skip_initialization
 from nanogpt.text.vocabulary import Vocabulary
+
+PARTS = {"model", "config", "vocabulary", "vocabulary_sha256", "step", "domain", "character_counts", "notes", "sha256"}
+"""What a file has; and the digest of all of it (`payload.py`)."""
+NAME = re.compile(r"[a-z][a-z0-9_-]{0,199}")
+"""A domain's name, also "a-to-b" of an adapted model: it becomes part of file and model names."""
+NOTE_TYPES: dict[str, type] = {"seed": int, "max_steps": int, "split": str}
+"""The notes that are read."""
+PLAIN = (str, int, float, bool, type(None))
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,54 +77,94 @@ class Checkpoint:
                 "notes": dict(self.notes), "sha256": self.sha256}
 
 
-def bytes_of(tensor: Tensor) -> bytes:
-    """Copy the numbers of a tensor on the CPU as they lie in memory (`.numpy()` would need numpy)."""
-    tensor = tensor.contiguous()
-    return ctypes.string_at(tensor.data_ptr(), tensor.nbytes)
-
-
 def weights_of(model: GPT) -> dict[str, Tensor]:
     """Copy the weights to the CPU."""
     return {name: tensor.detach().to("cpu", copy=True) for name, tensor in model.state_dict().items()}
 
 
-@contextlib.contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
-    """Give a path beside `path` to write to; it becomes `path` when the block ends well, else it vanishes."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    try:
-        yield temporary
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def save_checkpoint(checkpoint: Checkpoint, path: Path) -> Path:
-    """Write the checkpoint whole or not at all. FileExistsError where `path` is taken: none is ever overwritten."""
+    """Write the checkpoint whole or not at all.
+
+    FileExistsError where `path` is taken: none is ever overwritten. UserError where a weight is not finite.
+    """
     if path.exists():
         raise FileExistsError(f"a checkpoint is never overwritten: {path}")
-    with atomic_path(path) as temporary:
-        torch.save(checkpoint.payload(), temporary)
-    return path
+    require_finite(checkpoint)
+    return save_payload(checkpoint.payload(), path)
 
 
 def load_checkpoint(path: Path | str) -> Checkpoint:
-    """Read and verify a checkpoint. UserError where the file is missing, is no checkpoint or was changed."""
+    """Read and verify a checkpoint. UserError where the file is missing, is no checkpoint or was changed.
+
+    The digest of files of earlier versions covers shape, vocabulary, weights and counts alone.
+    """
     path = Path(path)
     if not path.is_file():
         raise UserError(f"checkpoint must be an existing file, got {str(path)!r}")
     try:
-        stored = torch.load(path, map_location="cpu", weights_only=True)
+        stored = load_payload(path, PARTS, earlier=True)
         checkpoint = Checkpoint(
-            domain=stored["domain"], step=stored["step"], model_config=ModelConfig(**stored["config"]),
+            domain=stored["domain"], step=stored["step"], model_config=model_config_of(stored["config"]),
             vocabulary=Vocabulary("".join(stored["vocabulary"])), weights=stored["model"],
             character_counts_V=stored["character_counts"], notes=stored["notes"])
-        recorded, actual = str(stored["sha256"]), checkpoint.sha256
+        check(checkpoint)
+        require(checkpoint.vocabulary.sha256 == stored["vocabulary_sha256"], "vocabulary must have its SHA-256",
+                checkpoint.vocabulary.sha256)
+        require(checkpoint.sha256 == stored["sha256"], "weights, shape, vocabulary and counts must have their SHA-256",
+                checkpoint.sha256)
     except Exception as error:  # torch.load raises many kinds on foreign bytes, in many lines
-        raise UserError(f"checkpoint must be a file written by save_checkpoint, got {str(path)!r} "
-                         f"({type(error).__name__})") from error
-    if actual != recorded:
-        raise UserError(f"checkpoint must have its recorded SHA-256 {recorded[:12]}…, got {actual[:12]}… "
-                         f"in {str(path)!r}")
+        raise refusal("save_checkpoint", path, error) from error
     return checkpoint
+
+
+def refusal(writer: str, path: Path | str, error: Exception) -> UserError:
+    """Say in one line why a file is no checkpoint: our own reason, or the name of the error that came."""
+    reason = str(error) if type(error) in (UserError, ValueError) else type(error).__name__
+    return UserError(f"checkpoint must be a file written by {writer}, got {str(path)!r} ({one_line(reason)})")
+
+
+def model_config_of(stored: Mapping[str, Any]) -> ModelConfig:
+    """Read a model's shape. UserError where it is none: the types of its numbers count too."""
+    types = {name: type(value) for name, value in asdict(ModelConfig()).items()}
+    require(all(types.get(name) is type(value) for name, value in stored.items()), "config must be a model's shape",
+            stored)
+    return ModelConfig(**stored)
+
+
+def check(checkpoint: Checkpoint) -> None:
+    """Raise UserError for a checkpoint that no training of ours writes, before anything is made of it."""
+    size, weights, counts_V = len(checkpoint.vocabulary), checkpoint.weights, checkpoint.character_counts_V
+    require(bool(NAME.fullmatch(checkpoint.domain)), "domain must be a name", checkpoint.domain)
+    require(type(checkpoint.step) is int and 0 <= checkpoint.step < 2**53, "step must be a number", checkpoint.step)
+    held = sum(tensor.numel() for tensor in weights.values())
+    expected = count_weights(checkpoint.model_config, size)
+    require(held == expected, f"weights must be the {expected} of the shape", held)
+    check_weights(weights, checkpoint.model_config, size)
+    require_finite(checkpoint)
+    require(counts_V.dtype is torch.int64 and counts_V.shape == (size,) and bool((counts_V >= 0).all()),
+            f"character counts must be {size} whole numbers", f"{counts_V.dtype} {tuple(counts_V.shape)}")
+    for name, value in checkpoint.notes.items():
+        plain = isinstance(name, str) and type(value) in (NOTE_TYPES.get(name), *(() if name in NOTE_TYPES else PLAIN))
+        require(plain, "notes must be plain values", {name: value})
+    require(checkpoint.notes.get("split", SPLIT_WAYS[0]) in SPLIT_WAYS, "split must be a known one", checkpoint.notes)
+
+
+def check_weights(weights: Mapping[str, Tensor], config: ModelConfig, vocab_size: int) -> None:
+    """Raise UserError where names, shapes or types are not those of the model of this shape."""
+    expected = weight_shapes(config, vocab_size)
+    found = {name: tensor.shape for name, tensor in weights.items() if tensor.dtype is torch.float32}
+    wrong = [name for name in {**expected, **weights} if expected.get(name) != found.get(name)]
+    require(not wrong, "weights must have the names, shapes and types of the model", wrong[:3])
+
+
+@functools.lru_cache(maxsize=4)
+def weight_shapes(config: ModelConfig, vocab_size: int) -> Mapping[str, torch.Size]:
+    """List the names and shapes of a model's weights."""
+    with skip_initialization():
+        return {name: tensor.shape for name, tensor in GPT(config, vocab_size).state_dict().items()}
+
+
+def require_finite(checkpoint: Checkpoint) -> None:
+    """Raise UserError for weights that are not finite: those of a training that diverged are not kept."""
+    wrong = [name for name, tensor in checkpoint.weights.items() if not bool(tensor.isfinite().all())]
+    require(not wrong, f"weights of {checkpoint.title} must be finite", wrong[:3])

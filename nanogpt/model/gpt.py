@@ -219,6 +219,12 @@ class Block(nn.Module):
         return x_BTC
 
 
+def count_weights(config: ModelConfig, vocab_size: int) -> int:
+    """Count the weights of a model of this shape without building it."""
+    width = config.n_embd
+    return config.n_layer * (12 * width**2 + 2 * width) + 2 * vocab_size * width
+
+
 class GPT(nn.Module):
     """Characters in, logits of the next character out: `unembed(run_blocks(embed(ids)))`."""
 

@@ -10,28 +10,31 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from nanogpt.config import ModelConfig
 from nanogpt.errors import UserError, require
-from nanogpt.model.checkpoint import Checkpoint, atomic_path
+from nanogpt.model.checkpoint import Checkpoint, check, model_config_of, refusal, require_finite
+from nanogpt.model.payload import DIGEST, atomic_path, digest_of
 from nanogpt.text.vocabulary import Vocabulary
 
 COUNTS = "character_counts"
+FACTS = {"domain", "step", "config", "vocabulary", "notes", "sha256"}
 
 
 def save_safetensors(checkpoint: Checkpoint, path: Path) -> Path:
     """Write weights and character counts as tensors, and everything else as JSON texts in the file's metadata.
 
-    UserError where the file cannot be written.
+    UserError where the file cannot be written, or a weight is not finite.
     """
     require(not path.is_dir(), "output must be a file that can be written", str(path))
+    require_finite(checkpoint)
     tensors = {**checkpoint.weights, COUNTS: checkpoint.character_counts_V}
     facts = {"domain": checkpoint.domain, "step": checkpoint.step, "config": asdict(checkpoint.model_config),
              "vocabulary": checkpoint.vocabulary.characters, "notes": dict(checkpoint.notes),
              "sha256": checkpoint.sha256}
+    metadata = {**facts, DIGEST: digest_of([facts, tensors])}
     try:
         with atomic_path(path) as temporary:
             save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary,
-                      metadata={name: json.dumps(value) for name, value in facts.items()})
+                      metadata={name: json.dumps(value) for name, value in metadata.items()})
     except (OSError, SafetensorError) as error:
         raise UserError(f"output must be a file that can be written, got {str(path)!r} ({error})") from error
     return path
@@ -44,13 +47,16 @@ def load_safetensors(path: Path | str) -> Checkpoint:
         with safe_open(path, "pt") as file:
             facts = {name: json.loads(value) for name, value in (file.metadata() or {}).items()}
             tensors: dict[str, torch.Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        recorded = facts.pop(DIGEST, None)      # files of earlier versions have none
+        require(facts.keys() == FACTS, f"metadata must be {', '.join(sorted(FACTS))}", sorted(facts))
+        require(recorded in (None, digest_of([facts, tensors])), "the file must have its recorded SHA-256", recorded)
         checkpoint = Checkpoint(
-            domain=facts["domain"], step=facts["step"], model_config=ModelConfig(**facts["config"]),
+            domain=facts["domain"], step=facts["step"], model_config=model_config_of(facts["config"]),
             vocabulary=Vocabulary(facts["vocabulary"]), character_counts_V=tensors.pop(COUNTS), weights=tensors,
             notes=facts["notes"])
-    except (SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
-        raise UserError(f"checkpoint must be a file written by save_safetensors, got {str(path)!r} "
-                         f"({type(error).__name__})") from error
-    rule = checkpoint.sha256 == facts["sha256"]
-    require(rule, f"checkpoint must have its recorded SHA-256 {facts['sha256'][:12]}…", checkpoint.sha256[:12] + "…")
+        check(checkpoint)
+        require(checkpoint.sha256 == facts["sha256"], f"the weights must have their SHA-256 {facts['sha256']}",
+                checkpoint.sha256)
+    except Exception as error:    # of the format, of its JSON, of values of other types
+        raise refusal("save_safetensors", path, error) from error
     return checkpoint

@@ -22,14 +22,16 @@ from nanogpt.study.verify import promote, score_tags
 from nanogpt.text.corpus import Corpus, Split, joint_corpus
 from nanogpt.tracking import registry
 from nanogpt.tracking.run import TRAININGS, TrackedRun, open_run, open_run_id, scratch_path
-from nanogpt.training.loop import Pretraining, Progress, TrainingState, load_state, save_state, train_together
+from nanogpt.training.loop import Pretraining, Progress, train_together
 from nanogpt.training.stacked import stack
+from nanogpt.training.state import TrainingState, load_state, save_state
 
 log = logging.getLogger("nanogpt")
 
 SECONDS_BETWEEN_LINES = 2.0
 STATES = "states"
-"""The folder of a run in which the state of its training is kept."""
+"""The folder of a run in which the states of its training are kept."""
+KEPT_STATES = 2
 METRICS = {"loss_nats": "train/loss_nats", "characters_per_second": "train/characters_per_second",
            "seconds": "train/seconds", "learning_rate_factor": "train/learning_rate_factor",
            "validation_nats": "validation/nats_per_character", "validation_bits_per_byte": "validation/bits_per_byte"}
@@ -218,18 +220,21 @@ def finish(training: TrackedTraining, study: Study) -> list[StudiedModel]:
 
 
 def keep_state(run: TrackedRun, state: TrainingState) -> None:
-    """Keep what a training needs to go on. Only then is an earlier state removed: a kill may come at any moment."""
-    local = save_state(state, scratch_path(f"step_{state.step:06d}.pt"))
+    """Keep what a training needs to go on, and the state before it: a kill or a bad disk may spoil the last one."""
+    local = save_state(state, scratch_path(f"step_{state.step:09d}.pt"))
     run.file(local, STATES)
     local.unlink()
-    run.delete(*(path for path in run.files(STATES) if not path.endswith(local.name)))
+    run.delete(*run.files(STATES)[:-KEPT_STATES])
 
 
 def kept_state(run: TrackedRun) -> TrainingState | None:
     """Read the last whole state with which the training of a run was stopped; None where none was kept."""
     for path in reversed(run.files(STATES)):
-        with contextlib.suppress(UserError), run.download(path) as copy:  # one was cut off while it was written
-            return load_state(copy)
+        try:
+            with run.download(path) as copy:
+                return load_state(copy)
+        except UserError as error:      # it was cut off while it was written, or changed since
+            log.warning("a state is left out: %s", error)
     return None
 
 

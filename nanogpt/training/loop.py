@@ -6,59 +6,28 @@ import functools
 import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, fields, replace
-from pathlib import Path
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from nanogpt.config import Config
-from nanogpt.errors import UserError, require
-from nanogpt.model.checkpoint import Checkpoint, atomic_path, weights_of
+from nanogpt.errors import require
+from nanogpt.model.checkpoint import Checkpoint, weights_of
 from nanogpt.model.device import random_stream, resolve_device, training_type
 from nanogpt.model.gpt import GPT
+from nanogpt.model.skip_initialization import skip_initialization
 from nanogpt.text.corpus import Corpus
 from nanogpt.text.windows import batch_offsets, windows_at
 from nanogpt.training.optimizer import make_optimizers, set_rate_factor
 from nanogpt.training.schedule import checkpoint_steps, rate_factor
 from nanogpt.training.stacked import cut_members, join_members, map_tensors, stack
+from nanogpt.training.state import TrainingState, check_shapes
 from nanogpt.training.step import make_step
 
 COMPILATION_PAYS = 3e14
 """Weights times characters from which on a compilation pays on a GPU: those of three trainings of `gpu`."""
-
-
-@dataclass(frozen=True)
-class TrainingState:
-    """All that a training needs to go on after `step` updates as if it had never stopped; tensors on the CPU.
-
-    Batches and dropout are functions of seed and step, so no random stream is part of it.
-    """
-
-    step: int
-    seconds: float
-    weights: dict[str, Tensor]
-    optimizers: list[dict[str, Any]]
-    identity: dict[str, Any]            # plain values of the training that it belongs to
-
-
-def save_state(state: TrainingState, path: Path) -> Path:
-    """Write the state whole or not at all, over an earlier one."""
-    with atomic_path(path) as temporary:
-        torch.save({item.name: getattr(state, item.name) for item in fields(state)}, temporary)
-    return path
-
-
-def load_state(path: Path) -> TrainingState:
-    """Read a state. UserError where `path` holds none."""
-    try:
-        payload = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load raises many kinds on foreign bytes
-        raise UserError(f"path must hold a training state, got {str(path)!r} ({type(error).__name__})") from error
-    names = {item.name for item in fields(TrainingState)}
-    require(isinstance(payload, dict) and payload.keys() == names, "path must hold a training state", str(path))
-    return TrainingState(**payload)
 
 
 @dataclass(frozen=True)
@@ -130,10 +99,16 @@ class Pretraining:
 
     def check(self) -> None:
         """Raise UserError where the state is of another training."""
-        expected = identity_of(self.corpus, self.config)
-        identity = self.state.identity if self.state else {}
-        differing = {name: value for name, value in identity.items() if expected.get(name) != value}
+        if self.state is None:
+            return
+        expected, identity = identity_of(self.corpus, self.config), self.state.identity
+        differing = {name: identity.get(name) for name in expected | identity
+                     if identity.get(name) != expected.get(name)}
         require(not differing, "resume must be a state of this same training", differing)
+        require(self.state.step <= self.config.train.max_steps, "resume must be a state before the end",
+                self.state.step)
+        with skip_initialization():
+            check_shapes(self.state, GPT(self.config.model, len(self.corpus.vocabulary)))
 
 
 class Training:
@@ -159,10 +134,9 @@ class Training:
     def restore(self, states: Sequence[TrainingState]) -> None:
         self.model.load_state_dict(join_members([state.weights for state in states]))
         saved = join_members([state.optimizers for state in states])
-        for optimizer, part in zip(self.optimizers, saved, strict=True):
-            optimizer.load_state_dict(part)
-            for group in optimizer.param_groups:
-                group["lr"] = group["lr"].to(self.device) if isinstance(group["lr"], Tensor) else group["lr"]
+        for optimizer, part in zip(self.optimizers, saved, strict=True):     # rates and the like are the settings' own
+            optimizer.load_state_dict({"state": part["state"],
+                                       "param_groups": optimizer.state_dict()["param_groups"]})
 
     def weights(self) -> list[dict[str, Tensor]]:
         """Copy the weights of each member to the CPU."""

@@ -6,6 +6,9 @@ import os
 import stat
 import subprocess
 import sys
+import time
+import zipfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +16,11 @@ from typing import Any
 import pytest
 import torch
 
-from nanogpt.model.checkpoint import Checkpoint, atomic_path, load_checkpoint, save_checkpoint, weights_of
+from nanogpt.config import ModelConfig
+from nanogpt.errors import UserError
+from nanogpt.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, weights_of
+from nanogpt.model.gpt import GPT, count_weights
+from nanogpt.model.payload import DIGEST, atomic_path, save_payload
 from nanogpt.text.corpus import Corpus
 from nanogpt.text.vocabulary import Vocabulary
 
@@ -129,17 +136,121 @@ def test_an_atomic_file_appears_whole_and_as_any_other_file(tmp_path: Path) -> N
     assert stat.S_IMODE(path.stat().st_mode) == stat.S_IMODE(plain.stat().st_mode)
 
 
-@pytest.mark.parametrize("change", ["weights", "n_head", "vocabulary", "character_counts", "sha256"])
+def forge(path: Path, **changes: Any) -> None:
+    """Change parts of a file and give it the digest of all of it: only what a part means can be wrong."""
+    payload = {name: part for name, part in torch.load(path, weights_only=True).items() if name != DIGEST} | changes
+    path.unlink()
+    save_payload(payload, path)
+
+
+@pytest.mark.parametrize("change", ["weights", "n_head", "vocabulary", "character_counts", "sha256", "step", "domain",
+                                    "notes"])
 def test_a_changed_file_is_refused(path: Path, change: str) -> None:
     stored = torch.load(path, weights_only=True)
+    changes: dict[str, Any] = {
+        "weights": {"model": changed_weights(path)}, "n_head": {"config": stored["config"] | {"n_head": 1}},
+        "vocabulary": {"vocabulary": [*stored["vocabulary"][:-1], "\U0010fffd"]},
+        "character_counts": {"character_counts": stored["character_counts"] * 0}, "sha256": {"sha256": "0" * 64},
+        "step": {"step": 47}, "domain": {"domain": "math"}, "notes": {"notes": stored["notes"] | {"seed": 2}}}[change]
+    change_file(path, **changes)
+    with pytest.raises(UserError, match=r"must have its recorded SHA-256 \w{12}…, got \w{12}…") as caught:
+        load_checkpoint(path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("change", ["weights", "n_head", "vocabulary", "character_counts", "sha256"])
+def test_a_file_of_an_earlier_version_is_read_by_the_digest_that_it_has(path: Path, change: str) -> None:
+    stored = torch.load(path, weights_only=True)
+    del stored[DIGEST]
+    torch.save(stored, path)
+    assert load_checkpoint(path).step == stored["step"]
     change_file(path, **{
         "weights": {"model": changed_weights(path)}, "n_head": {"config": stored["config"] | {"n_head": 1}},
         "vocabulary": {"vocabulary": [*stored["vocabulary"][:-1], "\U0010fffd"]},
         "character_counts": {"character_counts": stored["character_counts"] * 0}, "sha256": {"sha256": "0" * 64},
     }[change])
-    with pytest.raises(ValueError, match=r"must have its recorded SHA-256 \w{12}…, got \w{12}… in '") as caught:
+    with pytest.raises(UserError, match="SHA-256"):
         load_checkpoint(path)
-    assert "\n" not in str(caught.value)
+
+
+def laughs(levels: int) -> Any:
+    value: Any = "ha"
+    for _ in range(levels):
+        value = [value] * 10
+    return value
+
+
+HOSTILE: dict[str, Any] = {
+    "wide": {"config": {"n_embd": 10**6}}, "deep": {"config": {"n_layer": 10**4}}, 
+    "far": {"config": {"block_size": 10**9}}, "long": {"config": {"block_size": 65_536, "n_layer": 1000}},
+    "no number": {"config": {"n_layer": 2.0}},
+    "true": {"config": {"n_head": True}}, "more": {"config": {"code": "x"}}, "none": {"config": None},
+    "path": {"domain": "../../etc/passwd"}, "list": {"domain": ["math"]}, "line": {"domain": "math\nmath"},
+    "before": {"step": -1}, "half": {"step": 2.5}, "late": {"step": 2**60}, "seed": {"notes": {"seed": "one"}},
+    "split": {"notes": {"split": "all"}}, "nested": {"notes": {"seed": 1, "more": [1]}}, "listed": {"notes": []},
+    "laughs": {"notes": {"ha": laughs(9)}}, "twice": {"vocabulary": ["a", "a"]}, "half a character":
+    {"vocabulary": ["\ud800"]}, "numbers": {"vocabulary": [1, 2]}, "empty": {"vocabulary": []}, "digest": {"sha256": 3}}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_file_that_agrees_with_itself_and_with_no_training_is_refused(path: Path, name: str) -> None:
+    stored = torch.load(path, weights_only=True)
+    changes = {part: stored[part] | value if part == "config" and value else value
+               for part, value in HOSTILE[name].items()}
+    change_file(path, **changes)
+    if name != "laughs":     # whose digest would take its writer as long
+        forge(path)
+    began = time.monotonic()
+    with pytest.raises(UserError, match="checkpoint must be a file written by save_checkpoint, got '") as caught:
+        load_checkpoint(path)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 800 and time.monotonic() - began < 2
+
+
+WRONG_WEIGHTS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "nan": lambda w: w * torch.nan, "inf": lambda w: w.index_fill(0, torch.tensor([1]), torch.inf),
+    "half": lambda w: w.half(), "double": lambda w: w.double(), "whole": lambda w: w.long(), "turned": lambda w: w.mT,
+    "flat": lambda w: w.flatten(), "short": lambda w: w[:-1].clone(), "one": lambda w: torch.ones(1),
+    "huge": lambda w: torch.ones(1, 1).expand(10**6, 10**6), "sparse": lambda w: w.to_sparse()}
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("name", [*WRONG_WEIGHTS, "missing", "added", "renamed"])
+def test_weights_that_are_not_the_models_are_refused(path: Path, name: str) -> None:
+    weights = torch.load(path, weights_only=True)["model"]
+    head = weights.pop("head.weight")
+    if name in WRONG_WEIGHTS:
+        weights["head.weight"] = WRONG_WEIGHTS[name](head)
+    elif name != "missing":
+        weights |= {"added": {"head.weight": head, "tail.weight": head[:0]}, "renamed": {"head": head}}[name]
+    if name in ("huge", "sparse"):
+        change_file(path, model=weights)
+    else:
+        forge(path, model=weights)
+    with pytest.raises(UserError, match="checkpoint must be a file written by save_checkpoint, got '"):
+        load_checkpoint(path)
+
+
+def test_a_file_that_swells_is_refused(path: Path) -> None:
+    with zipfile.ZipFile(path) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in parts.items():
+            archive.writestr(name, content)
+    with pytest.raises(UserError, match="larger than it looks"):
+        load_checkpoint(path)
+
+
+def test_weights_that_are_not_finite_are_never_written(trained: Checkpoint, tmp_path: Path) -> None:
+    broken = replace(trained, weights={**trained.weights, "head.weight": trained.weights["head.weight"] * torch.nan})
+    with pytest.raises(UserError, match=r"weights of shakespeare step 48 must be finite, got \['head.weight'\]"):
+        save_checkpoint(broken, tmp_path / "broken.pt")
+    assert os.listdir(tmp_path) == []
+
+
+def test_the_weights_are_counted_without_a_model(trained: Checkpoint) -> None:
+    for shape in (trained.model_config, ModelConfig(n_layer=1, n_head=1, n_embd=6, block_size=3)):
+        model = GPT(shape, 11)
+        assert count_weights(shape, 11) == sum(weight.numel() for weight in model.parameters())
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
