@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import functools
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from flask import Flask, Response, jsonify, request
 from werkzeug.serving import BaseWSGIServer, make_server
 
+from nanogpt.apps.guards import client_waits, guard, question_of
 from nanogpt.attribution.maps import attribute
 from nanogpt.errors import UserError, require
 from nanogpt.model.allocator import keep_freed_memory
 from nanogpt.model.checkpoint import Checkpoint
-from nanogpt.model.generate import Sampling, generate, top_characters
+from nanogpt.model.generate import Sampling, texts_of, top_characters, writing
 from nanogpt.model.gpt import GPT
 from nanogpt.report.style import domain_colors
-from nanogpt.serving.pyfunc import THREADS, cpu_threads, positions, targets
+from nanogpt.serving.pyfunc import MOST_PROMPT_CHARACTERS, THREADS, cpu_threads, positions, targets
+from nanogpt.serving.turns import TURNS, Interrupted
 from nanogpt.text.sources import DOMAINS
 from nanogpt.tracking import registry
 from nanogpt.tracking.registry import Version
@@ -26,7 +28,7 @@ from nanogpt.tracking.registry import Version
 MOST_NEW_CHARACTERS = 500
 LISTED = 5
 Number = TypeVar("Number", int, float)
-HEADERS = {"Content-Security-Policy": "default-src 'self' 'unsafe-inline'; img-src data:", "Cache-Control": "no-store"}
+MODELS_KEPT = 16
 
 
 def ladders(versions: Sequence[Version]) -> dict[str, dict[int, str]]:
@@ -42,7 +44,7 @@ def ladders(versions: Sequence[Version]) -> dict[str, dict[int, str]]:
             for domain, run_id in sorted(newest.items(), key=lambda item: [*DOMAINS, item[0]].index(item[0]))}
 
 
-@functools.lru_cache(maxsize=64)
+@functools.lru_cache(maxsize=MODELS_KEPT)
 def opened(uri: str) -> tuple[Checkpoint, GPT]:
     checkpoint = registry.load(uri)
     return checkpoint, checkpoint.build()
@@ -52,19 +54,29 @@ def read_number(question: Mapping[str, Any], name: str, default: Number) -> Numb
     """Read a number of a question, of the type of its default. UserError where it is none."""
     kind: Callable[[Any], Number] = type(default)
     try:
-        return kind(question.get(name, default))
+        return kind(str(question.get(name, default)))
     except (ValueError, TypeError, OverflowError):
         raise UserError(f"{name} must be a number, got {question[name]!r}") from None
 
 
-def write(uri: str, prompt: str, question: Mapping[str, Any]) -> str:
-    """Write what the model goes on with after the prompt."""
+def read_text(question: Mapping[str, Any], name: str) -> str:
+    """Read a text of a question, '' where it is left out. UserError where it is none, or too long."""
+    text = question.get(name, "")
+    require(isinstance(text, str), f"{name} must be a text", text)
+    require(len(text) <= MOST_PROMPT_CHARACTERS, f"{name} must have at most {MOST_PROMPT_CHARACTERS} characters",
+            len(text))
+    return str(text)
+
+
+def write(uri: str, prompt: str, question: Mapping[str, Any], goes_on: Callable[[], bool] = lambda: True) -> str:
+    """Write what the model goes on with after the prompt, for as long as `goes_on` says yes: Interrupted after that."""
     checkpoint, model = opened(uri)
     characters = read_number(question, "characters", 80)
     require(0 <= characters <= MOST_NEW_CHARACTERS, f"characters must be in [0, {MOST_NEW_CHARACTERS}]", characters)
     sampling = Sampling(read_number(question, "temperature", 0.8))
-    return generate(model, checkpoint.vocabulary, [prompt], characters, sampling=sampling,
-                    seeds=read_number(question, "seed", 1))[0]
+    steps = writing(model, checkpoint.vocabulary, [prompt], characters, sampling=sampling,
+                    seeds=read_number(question, "seed", 1))
+    return texts_of(list(TURNS.in_turns(steps, goes_on)), 1)[0]
 
 
 def read(uri: str, text: str) -> dict[str, Any]:
@@ -73,10 +85,14 @@ def read(uri: str, text: str) -> dict[str, Any]:
     Both lists have an entry for the prediction after each character; the last one is that of the text's next one.
     """
     checkpoint, model = opened(uri)
-    (result,) = attribute(model, checkpoint, [text])
-    return {"text": result.prompt, "unknown": result.unknown,
-            "positions": positions(top_characters(model, checkpoint, text, LISTED)),
-            "targets": targets(result)}
+
+    def answer() -> Iterator[dict[str, Any]]:
+        (result,) = attribute(model, checkpoint, [text])
+        yield {"text": result.prompt, "unknown": result.unknown,
+               "positions": positions(top_characters(model, checkpoint, text, LISTED)),
+               "targets": targets(result)}
+
+    return next(TURNS.in_turns(answer()))
 
 
 def create_app(versions: Sequence[Version]) -> Flask:
@@ -85,6 +101,7 @@ def create_app(versions: Sequence[Version]) -> Flask:
     require(bool(known), "registry must hold at least one training: run `mlflow run .` first", [])
     steps = sorted({step for ladder in known.values() for step in ladder})
     app = Flask(__name__)
+    guard(app)
 
     def version_at(domain: str, step: int) -> tuple[int, str]:
         """Find the newest checkpoint of a domain at or before a step, or its first."""
@@ -93,23 +110,25 @@ def create_app(versions: Sequence[Version]) -> Flask:
         return at, known[domain][at]
 
     def page() -> Response:
-        return Response(Path(__file__).with_name("demo.html").read_text("utf-8"), mimetype="text/html", headers=HEADERS)
+        return Response(Path(__file__).with_name("demo.html").read_text("utf-8"), mimetype="text/html")
 
     def about() -> Response:
         return jsonify(domains=domain_colors(known), steps=steps)
 
     def answer(kind: str) -> tuple[Response, int] | Response:
-        question = request.get_json()
         try:
-            require(isinstance(question, dict), "question must be a JSON object", question)
-            step, uri = version_at(str(question.get("domain")), read_number(question, "step", steps[-1]))
-            prompt = str(question.get("prompt", ""))
+            question, connection = question_of(request), request.environ.get("werkzeug.socket")
+            step, uri = version_at(read_text(question, "domain"), read_number(question, "step", steps[-1]))
+            prompt = read_text(question, "prompt")
             with cpu_threads(THREADS):
                 if kind == "write":
-                    return jsonify(step=step, text=write(uri, prompt, question))
+                    written = write(uri, prompt, question, lambda: client_waits(connection))
+                    return jsonify(step=step, text=written)
                 return jsonify(step=step, **read(uri, prompt))
         except UserError as error:
             return jsonify(error=str(error)), 400
+        except Interrupted as error:
+            return jsonify(error=str(error)), 503
 
     app.add_url_rule("/", view_func=page)
     app.add_url_rule("/about", view_func=about)

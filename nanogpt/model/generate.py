@@ -8,7 +8,7 @@ Shape suffixes: B rows, T positions, V characters of the vocabulary.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,6 +18,11 @@ from nanogpt.errors import require
 from nanogpt.model.checkpoint import Checkpoint
 from nanogpt.model.gpt import GPT
 from nanogpt.text.vocabulary import UNKNOWN, Vocabulary
+
+DRAWN_TOGETHER = 256
+"""Random numbers that a row draws at a time."""
+GREEDY = 1e-6
+"""Temperatures below it are read as 0: no other character keeps a probability."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +56,7 @@ def choose(logits_BV: Tensor, uniform_B: Tensor, sampling: Sampling) -> Tensor:
     """Choose ids (B,) by inverting the cumulative distribution at `uniform_B`; `<unk>` is never chosen."""
     logits_BV = logits_BV.float().clone()
     logits_BV[:, UNKNOWN] = -torch.inf
-    if sampling.temperature == 0:
+    if sampling.temperature < GREEDY:
         return logits_BV.argmax(-1)
     below_best_BV = logits_BV - logits_BV.amax(-1, keepdim=True)
     p_BV, order_BV = (below_best_BV / sampling.temperature).softmax(-1).sort(dim=-1, descending=True, stable=True)
@@ -109,7 +114,6 @@ class Writer:
         return logits_BV
 
 
-@torch.inference_mode()
 def generate(model: GPT, vocabulary: Vocabulary, prompts: Sequence[str], max_new_characters: int,
              *, sampling: Sampling | None = None, seeds: Sequence[int] | int = 1) -> list[str]:
     """Write `max_new_characters` characters after each prompt; returns them without the prompts.
@@ -117,21 +121,41 @@ def generate(model: GPT, vocabulary: Vocabulary, prompts: Sequence[str], max_new
     Row i depends on prompts[i] and its seed alone, not on its neighbours. An empty prompt stands for a new line.
     Unknown characters of a prompt are read as `<unk>`.
     """
+    steps = writing(model, vocabulary, prompts, max_new_characters, sampling=sampling, seeds=seeds)
+    return texts_of(list(steps), len(prompts))
+
+
+def writing(model: GPT, vocabulary: Vocabulary, prompts: Sequence[str], max_new_characters: int,
+            *, sampling: Sampling | None = None, seeds: Sequence[int] | int = 1) -> Iterator[str]:
+    """Do what `generate` does a step at a time: yields the next character of each row, together as one text.
+
+    Whoever iterates may stop at any step; memory grows with what was written, not with what was asked for.
+    """
     require(max_new_characters >= 0, "max_new_characters must be >= 0", max_new_characters)
     sampling = sampling or Sampling()
     row_seeds = [seeds] * len(prompts) if isinstance(seeds, int) else list(seeds)
     require(len(row_seeds) == len(prompts), "seeds must be one for each prompt", len(row_seeds))
-    if not prompts or not max_new_characters:
-        return [""] * len(prompts)
-    uniform_BT = torch.stack([torch.rand(max_new_characters, generator=torch.Generator().manual_seed(seed))
-                              for seed in row_seeds]).to(model.head.weight.device)
-    texts = [vocabulary.encode(prompt).tolist() or [vocabulary.start_id] for prompt in prompts]
-    writer = Writer(model, texts)
+    require(all(0 <= seed < 2**63 for seed in row_seeds), "seed must be in [0, 2**63)", seeds)
+    if not prompts:
+        return
+    generators = [torch.Generator().manual_seed(seed) for seed in row_seeds]
+    uniform_BT = torch.empty(len(prompts), 0)
+    writer = Writer(model, [vocabulary.encode(prompt).tolist() or [vocabulary.start_id] for prompt in prompts])
     for t in range(max_new_characters):
-        chosen_B = choose(writer.logits(), uniform_BT[:, t], sampling)
-        for text, character in zip(writer.texts, chosen_B.tolist(), strict=True):
+        if t % DRAWN_TOGETHER == 0:
+            count = min(DRAWN_TOGETHER, max_new_characters - t)
+            uniform_BT = torch.stack([torch.rand(count, generator=generator) for generator in generators])
+            uniform_BT = uniform_BT.to(model.head.weight.device)
+        with torch.inference_mode():
+            chosen = choose(writer.logits(), uniform_BT[:, t % DRAWN_TOGETHER], sampling).tolist()
+        for text, character in zip(writer.texts, chosen, strict=True):
             text.append(character)
-    return [vocabulary.decode(text[-max_new_characters:]) for text in writer.texts]
+        yield vocabulary.decode(chosen)
+
+
+def texts_of(steps: Sequence[str], rows: int) -> list[str]:
+    """Join the characters of each row, which `writing` has yielded step by step."""
+    return ["".join(step[row] for step in steps) for row in range(rows)]
 
 
 @torch.inference_mode()

@@ -13,14 +13,16 @@ import pandas as pd
 import torch
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
+from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, TEMPORARILY_UNAVAILABLE
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 from mlflow.types.schema import AnyType
 
 from nanogpt.attribution.maps import Attribution, attribute
 from nanogpt.errors import UserError, require
 from nanogpt.model.checkpoint import load_checkpoint
-from nanogpt.model.generate import Sampling, generate, top_characters
+from nanogpt.model.generate import Sampling, texts_of, top_characters, writing
 from nanogpt.serving.refuse_parameters import refuse_other_parameters
+from nanogpt.serving.turns import LONG_ANSWERS, SECONDS, TURNS, Interrupted
 
 TEXT, DISTRIBUTION, ATTRIBUTION = RETURNS = ("text", "distribution", "attribution")
 PARAMETERS: dict[str, tuple[DataType, Any]] = {
@@ -29,10 +31,22 @@ PARAMETERS: dict[str, tuple[DataType, Any]] = {
 SIGNATURE = ModelSignature(
     inputs=Schema([ColSpec(DataType.string)]), outputs=Schema([ColSpec(AnyType())]),
     params=ParamSchema([ParamSpec(name, kind, default) for name, (kind, default) in PARAMETERS.items()]))
+SIGNATURE._is_signature_from_type_hint = True
+"""So MLflow hands over what was sent as it was sent, and the model looks at the types itself. MLflow would read null as
+the text "None" and a number as its digits, and drop all columns but the first."""
 DEFAULTS = {name: default for name, (_, default) in PARAMETERS.items()}
 EXAMPLE = (["The "], DEFAULTS | {"max_new_tokens": 5})    # MLflow runs it whenever a model is logged
 
 LISTED_CHARACTERS = 5
+MOST_LISTED = 20
+MOST_PROMPTS = 32
+MOST_PROMPT_CHARACTERS = 10_000
+MOST_NEW_CHARACTERS = 10_000
+LONG_ANSWER = 1000
+"""Characters from which on an answer is a long one, all its prompts together."""
+LIMITS = (f"At most {MOST_PROMPTS} prompts of {MOST_PROMPT_CHARACTERS:,} characters, {MOST_NEW_CHARACTERS:,} new "
+          f"characters and {SECONDS:g} seconds an answer; {LONG_ANSWERS} answers of more than {LONG_ANSWER:,} "
+          "characters at once.")
 THREADS = 1
 """CPU threads of a prediction: one character at a time leaves no work for more, and threads that wait for each other
 on busy cores were seen to make it ten times slower (benchmarks/README.md)."""
@@ -41,7 +55,20 @@ on busy cores were seen to make it ten times slower (benchmarks/README.md)."""
 def _load_pyfunc(path: str) -> ServedModel:
     """Load the model for MLflow; `path` is the checkpoint file inside the model's folder."""
     refuse_other_parameters(Model.load(Path(path).parents[1]).model_id, PARAMETERS)
+    TURNS.end_with_server()
     return ServedModel(path)
+
+
+class Refusal(MlflowException):
+    """An answer that is not given, in one line: MLflow's server would put all prompts before it."""
+
+    @property
+    def message(self) -> str:
+        return str(self.args[0])
+
+    @message.setter
+    def message(self, text: str) -> None:
+        pass
 
 
 class ServedModel:
@@ -51,7 +78,7 @@ class ServedModel:
         self.checkpoint = load_checkpoint(path)
         self.model = self.checkpoint.build()
 
-    def predict(self, model_input: pd.DataFrame, params: Mapping[str, Any] | None = None) -> list[Any]:
+    def predict(self, model_input: Any, params: Mapping[str, Any] | None = None) -> list[Any]:
         """Give one answer for each prompt, of the kind that the parameter `return` names.
 
         `text`: the prompt with what the model writes after it, `max_new_tokens` characters. `distribution`: at each
@@ -61,33 +88,66 @@ class ServedModel:
         of a prompt, as many as the model's context holds, and name the prompt's `unknown` characters, which the
         model reads as one and the same.
         """
-        parameters = DEFAULTS | dict(params or {})
-        prompts = model_input.iloc[:, 0].tolist()
         try:
-            kind = parameters["return"]
-            require(kind in RETURNS, f"return must be one of {', '.join(RETURNS)}", kind)
+            prompts, parameters = prompts_of(model_input), parameters_of(params or {})
             with cpu_threads(THREADS):
-                return getattr(self, kind)(prompts, parameters)
+                return getattr(self, parameters["return"])(prompts, parameters)
         except UserError as error:
-            raise MlflowException.invalid_parameter_value(str(error)) from error
+            raise Refusal(str(error), error_code=INVALID_PARAMETER_VALUE) from error
+        except Interrupted as error:
+            raise Refusal(str(error), error_code=TEMPORARILY_UNAVAILABLE) from error
 
     def text(self, prompts: list[str], parameters: Mapping[str, Any]) -> list[str]:
         sampling = Sampling(parameters["temperature"], parameters["top_k"], parameters["top_p"])
-        written = generate(self.model, self.checkpoint.vocabulary, prompts, parameters["max_new_tokens"],
-                           sampling=sampling, seeds=parameters["seed"])
+        count = parameters["max_new_tokens"]
+        steps = writing(self.model, self.checkpoint.vocabulary, prompts, count, sampling=sampling,
+                        seeds=parameters["seed"])
+        is_long = count * len(prompts) > LONG_ANSWER
+        with TURNS.long_answer() if is_long else contextlib.nullcontext():
+            written = texts_of(list(TURNS.in_turns(steps)), len(prompts))
         return [prompt + text for prompt, text in zip(prompts, written, strict=True)]
 
     def distribution(self, prompts: list[str], parameters: Mapping[str, Any]) -> list[dict[str, Any]]:
         require(all(prompts), "prompt must have at least one character", "")
-        require(parameters["top_k"] >= 0, "top_k must be >= 0", parameters["top_k"])
+        require(0 <= parameters["top_k"] <= MOST_LISTED, f"top_k must be in [0, {MOST_LISTED}] for distribution",
+                parameters["top_k"])
         count = parameters["top_k"] or LISTED_CHARACTERS
-        return [{"prompt": prompt, "unknown": self.checkpoint.vocabulary.unknown_in(prompt),
-                 "positions": positions(top_characters(self.model, self.checkpoint, prompt, count))}
-                for prompt in prompts]
+        answers = ({"prompt": prompt, "unknown": self.checkpoint.vocabulary.unknown_in(prompt),
+                    "positions": positions(top_characters(self.model, self.checkpoint, prompt, count))}
+                   for prompt in prompts)
+        return list(TURNS.in_turns(answers))
 
     def attribution(self, prompts: list[str], parameters: Mapping[str, Any]) -> list[dict[str, Any]]:
+        answers = (answer for prompt in prompts for answer in attribute(self.model, self.checkpoint, [prompt]))
         return [{"prompt": result.prompt, "unknown": result.unknown, "targets": targets(result)}
-                for result in attribute(self.model, self.checkpoint, prompts)]
+                for result in TURNS.in_turns(answers)]
+
+
+def prompts_of(sent: Any) -> list[str]:
+    """Read the prompts: a text, a list of texts, or a table of one column. UserError for anything else."""
+    if isinstance(sent, pd.DataFrame):
+        require(sent.shape[1] == 1, "prompts must be one column", [str(column) for column in sent.columns])
+        sent = sent.iloc[:, 0]
+    prompts = [sent] if isinstance(sent, str) else sent.tolist() if hasattr(sent, "tolist") else sent
+    require(isinstance(prompts, list), "prompts must be a list of texts", sent)
+    require(1 <= len(prompts) <= MOST_PROMPTS, f"prompts must be 1 to {MOST_PROMPTS}", len(prompts))
+    for prompt in prompts:
+        require(isinstance(prompt, str), "prompt must be a text", prompt)
+        require(len(prompt) <= MOST_PROMPT_CHARACTERS, f"prompt must have at most {MOST_PROMPT_CHARACTERS} characters",
+                len(prompt))
+    return prompts
+
+
+def parameters_of(sent: Mapping[str, Any]) -> dict[str, Any]:
+    """Read the parameters. UserError for a value that is none of its kind; MLflow lets null pass."""
+    parameters = DEFAULTS | dict(sent)
+    for name, value in parameters.items():
+        require(isinstance(value, str) == isinstance(DEFAULTS[name], str) and value is not None,
+                f"{name} must be a {'text' if isinstance(DEFAULTS[name], str) else 'number'}", value)
+    require(parameters["return"] in RETURNS, f"return must be one of {', '.join(RETURNS)}", parameters["return"])
+    require(0 <= parameters["max_new_tokens"] <= MOST_NEW_CHARACTERS,
+            f"max_new_tokens must be in [0, {MOST_NEW_CHARACTERS}]", parameters["max_new_tokens"])
+    return parameters
 
 
 def positions(ranked: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -68,7 +68,8 @@ def register(checkpoint: Checkpoint, model_id: str, run_id: str, tags: Mapping[s
         if same.items() <= version.tags.items():
             return f"models:/{name}/{version.version}"
     if not client.search_registered_models(f"name = '{name}'"):
-        about = f"Checkpoints of character-level GPTs trained on {checkpoint.domain}: prompts in, text out."
+        about = f"Checkpoints of character-level GPTs trained on {checkpoint.domain}: prompts in, text out. "
+        about += serving.LIMITS
         client.create_registered_model(name, tags={"domain": checkpoint.domain}, description=about)
     made = client.create_model_version(
         name, source=f"models:/{model_id}", model_id=model_id, run_id=run_id, description=describe(checkpoint, tags),

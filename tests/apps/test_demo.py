@@ -13,10 +13,12 @@ from support import browse
 
 from nanogpt.apps import demo
 from nanogpt.apps.demo import create_app, create_server, ladders
+from nanogpt.apps.guards import client_waits
 from nanogpt.attribution.maps import attribute
 from nanogpt.errors import UserError
 from nanogpt.model.checkpoint import Checkpoint
 from nanogpt.model.generate import generate
+from nanogpt.serving.turns import Interrupted
 from nanogpt.tracking import registry
 from nanogpt.tracking.registry import Version
 
@@ -55,12 +57,56 @@ def test_it_reads_with_shares_and_likely_characters(page: FlaskClient, trained: 
     ("write", {"domain": "shakespeare", "temperature": "hot"}, "temperature must be a number, got 'hot'"),
     ("write", {"domain": "shakespeare", "step": "late"}, "step must be a number, got 'late'"),
     ("write", {"domain": "shakespeare", "characters": None}, "characters must be a number, got None"),
-    ("write", {"domain": ["shakespeare"]}, "domain must be one of shakespeare"),
+    ("write", {"domain": ["shakespeare"]}, "domain must be a text, got ['shakespeare']"),
+    ("write", {"domain": "shakespeare", "prompt": None}, "prompt must be a text, got None"),
+    ("write", {"domain": "shakespeare", "prompt": 3}, "prompt must be a text, got 3"),
+    ("read", {"domain": "shakespeare", "prompt": "a" * 10_001}, "prompt must have at most 10000 characters"),
+    ("write", {"domain": "shakespeare", "characters": 2.5}, "characters must be a number, got 2.5"),
+    ("write", {"domain": "shakespeare", "characters": True}, "characters must be a number, got True"),
+    ("write", {"domain": "shakespeare", "seed": -1}, "seed must be in"),
+    ("write", {"domain": "shakespeare", "seed": 2**70}, "seed must be in"),
+    ("write", {"domain": "shakespeare", "temperature": "nan"}, "temperature must be"),
+    ("write", {"domain": "shakespeare", "step": "1" * 5000}, "step must be a number"),
     ("read", ["shakespeare"], "question must be a JSON object"),
     ("read", {"domain": "shakespeare", "prompt": ""}, "at least one character")])
 def test_what_is_refused(page: FlaskClient, kind: str, question: object, message: str) -> None:
     answer = page.post(f"/{kind}", json=question)
     assert answer.status_code == 400 and message in answer.get_json()["error"]
+    assert "\n" not in answer.get_json()["error"]
+
+
+@pytest.mark.parametrize(("body", "status"), [
+    (b"", 400), (b"{", 400), (b"\xff", 400), (b"[" * 100_000, 400), (b'{"domain":' * 10_000, 400),
+    (b'{"step": ' + b"1" * 5000 + b"}", 400), (b" " * 200_001, 413)])
+def test_what_is_no_json_is_refused_as_json(page: FlaskClient, body: bytes, status: int) -> None:
+    answer = page.post("/write", data=body, content_type="application/json")
+    assert answer.status_code == status and answer.get_json()["error"]
+    assert page.post("/write", data=b"{}", content_type="text/plain").status_code == 415     # no preflight, no answer
+    assert page.get("/write").status_code == 405 and page.get("/nothing").get_json()["error"]
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.1:7860", "localhost:7860"])
+def test_the_page_answers_to_this_machines_names_alone_and_in_no_frame(page: FlaskClient, host: str) -> None:
+    for path in ("/", "/about"):
+        known, strange = page.get(path, headers={"Host": host}), page.get(path, headers={"Host": "evil.example:7860"})
+        assert known.status_code == 200 and strange.status_code == 400
+        for answer in (known, strange):
+            assert answer.headers["X-Frame-Options"] == "DENY"
+            assert "frame-ancestors 'none'" in answer.headers["Content-Security-Policy"]
+
+
+def test_work_stops_when_the_client_has_gone(models: str) -> None:
+    here, there = socket.socketpair()
+    assert client_waits(None) and client_waits(here)
+    question = {"characters": 500}
+    uri = registry.catalogue()[0].uri
+    assert len(demo.write(uri, "To be", question, lambda: client_waits(here))) == 500
+    there.close()
+    assert not client_waits(here)
+    with pytest.raises(Interrupted, match="nobody waits"):
+        demo.write(uri, "To be", question, lambda: client_waits(here))
+    here.close()
+    assert not client_waits(here)
 
 
 def test_a_fault_of_the_page_is_not_called_the_users(page: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:

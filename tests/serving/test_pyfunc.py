@@ -11,8 +11,11 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import mlflow
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 from mlflow.exceptions import MlflowException
@@ -71,12 +74,37 @@ def test_attribution_shares_sum_to_one(late: mlflow.pyfunc.PyFuncModel, trained:
     ({"topk": 3}, "parameters must be among max_new_tokens, temperature, top_k, top_p, seed, return, got ['topk']"),
     ({"return": "poem"}, "return must be one of text, distribution, attribution, got 'poem'"),
     ({"temperature": -1.0}, "temperature must be >= 0 and finite, got -1.0"), ({"top_p": 0.0}, "top_p must be in"),
-    ({"max_new_tokens": -1}, "must be >= 0, got -1"), ({"top_k": -2, "return": "distribution"}, "top_k must be >= 0"),
+    ({"max_new_tokens": -1}, "max_new_tokens must be in [0, 10000], got -1"),
+    ({"max_new_tokens": 10**9}, "max_new_tokens must be in [0, 10000], got 1000000000"),
+    ({"top_k": -2, "return": "distribution"}, "top_k must be in [0, 20]"), ({"top_k": -2}, "top_k must be >= 0"),
+    ({"seed": -1}, "seed must be in [0, 2**63), got -1"), ({"seed": 2**63}, "seed must be in [0, 2**63)"),
+    ({"seed": None}, "seed must be a number, got None"), ({"return": None}, "return must be a text, got None"),
     ({"temperature": "hot"}, "Invalid parameters found")])
 def test_what_is_refused(late: mlflow.pyfunc.PyFuncModel, params: dict[str, object], message: str) -> None:
     with pytest.raises(MlflowException) as caught:
         late.predict(["To be"], params=params)
     assert message in caught.value.message and caught.value.get_http_status_code() == 400
+
+
+@pytest.mark.parametrize(("sent", "message"), [
+    ([None], "prompt must be a text, got None"), (["a", 3], "prompt must be a text, got 3"), ([True], "got True"),
+    ([["a", "b"]], "prompt must be a text, got ['a', 'b']"), ([], "prompts must be 1 to 32, got 0"),
+    (["a"] * 33, "prompts must be 1 to 32, got 33"), (["a" * 10_001], "at most 10000 characters, got 10001"),
+    ({"a": ["x"]}, "prompts must be a list of texts"), (3, "prompts must be a list of texts, got 3"),
+    (pd.DataFrame({"p": ["a"], "q": ["b"]}), "prompts must be one column, got ['p', 'q']"),
+    (pd.DataFrame({"p": ["a", None]}), "prompt must be a text, got nan")])
+def test_what_is_no_prompt_is_refused(late: mlflow.pyfunc.PyFuncModel, sent: Any, message: str) -> None:
+    with pytest.raises(MlflowException) as caught:
+        late.predict(sent)
+    assert message in caught.value.message and caught.value.get_http_status_code() == 400
+    assert "\n" not in caught.value.message and len(caught.value.message) < 400
+
+
+def test_a_text_a_list_and_a_column_are_prompts(late: mlflow.pyfunc.PyFuncModel) -> None:
+    params = {"max_new_tokens": 3}
+    answers = [late.predict(sent, params=params) for sent in (
+        "To be", ["To be"], pd.DataFrame({"any": ["To be"]}), pd.Series(["To be"]), np.array(["To be"]))]
+    assert all(answer == answers[0] and len(answer[0]) == 8 for answer in answers)
 
 
 @pytest.mark.parametrize("kind", ["distribution", "attribution"])
@@ -179,3 +207,6 @@ def test_a_server_answers_curl(server: str, trained: Checkpoint) -> None:
     assert status == 200 and len(answer["predictions"][0]["targets"]) == 2  # type: ignore[index]
     status, answer = curl(server, {"inputs": ["ab"], "params": {"topk": 1}})
     assert status == 400 and "got ['topk']" in str(answer["message"])
+    for wrong in ([None], [1], ["a" * 20_000], [["a", "b"]]):
+        status, answer = curl(server, {"inputs": wrong})
+        assert status == 400 and str(answer["message"]).startswith("prompt must") and "\n" not in str(answer["message"])
