@@ -21,6 +21,7 @@ from nanogpt.attribution.maps import Attribution, attribute
 from nanogpt.errors import UserError, require
 from nanogpt.model.checkpoint import load_checkpoint
 from nanogpt.model.generate import Sampling, texts_of, top_characters, writing
+from nanogpt.serving.end_with_server import end_with_server
 from nanogpt.serving.refuse_parameters import refuse_other_parameters
 from nanogpt.serving.turns import LONG_ANSWERS, SECONDS, TURNS, Interrupted
 
@@ -55,7 +56,7 @@ on busy cores were seen to make it ten times slower (benchmarks/README.md)."""
 def _load_pyfunc(path: str) -> ServedModel:
     """Load the model for MLflow; `path` is the checkpoint file inside the model's folder."""
     refuse_other_parameters(Model.load(Path(path).parents[1]).model_id, PARAMETERS)
-    TURNS.end_with_server()
+    end_with_server(TURNS)
     return ServedModel(path)
 
 

@@ -7,11 +7,9 @@ others waiting, and must end by itself.
 from __future__ import annotations
 
 import contextlib
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from types import FrameType
 from typing import TypeVar
 
 Item = TypeVar("Item")
@@ -91,23 +89,6 @@ class Turns:
         finally:
             with self.changed:
                 self.long_answers -= 1
-
-    def end_with_server(self) -> None:
-        """Interrupt all answers when the process is told to end, before what the server itself does then.
-
-        It waits for them, with all the time that they take. Nothing is done in a process without a server: where no
-        handler of the signal is set.
-        """
-        handler = signal.getsignal(signal.SIGTERM)
-        if threading.current_thread() is not threading.main_thread() or not callable(handler):
-            return
-        server_ends = handler
-
-        def end(number: int, frame: FrameType | None) -> None:
-            self.has_ended = True
-            server_ends(number, frame)
-
-        signal.signal(signal.SIGTERM, end)
 
 
 TURNS = Turns()

@@ -6,9 +6,6 @@ import json
 import shutil
 import subprocess
 import sys
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,7 +18,7 @@ import torch
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, Schema
-from support import elsewhere_environment, free_port
+from support import elsewhere_environment, served_model
 
 from nanogpt.attribution.maps import attribute
 from nanogpt.model.checkpoint import Checkpoint
@@ -172,23 +169,9 @@ def test_it_loads_in_a_fresh_process_elsewhere_without_the_repository(model_stor
 
 @pytest.fixture(scope="module")
 def server(model_store: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of `mlflow models serve`, as the README says it."""
-    port = free_port()
-    command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", LATE, "--env-manager", "local", "-p", str(port)]
-    folder = tmp_path_factory.mktemp("server")
-    with (folder / "log").open("w") as log, subprocess.Popen(
-            command, cwd=folder, env=elsewhere_environment(model_store), stdout=log, stderr=log) as process:
-        try:
-            for _ in range(600):
-                try:
-                    urllib.request.urlopen(f"http://127.0.0.1:{port}/ping", timeout=5)
-                    break
-                except OSError:
-                    assert process.poll() is None, (folder / "log").read_text()
-                    time.sleep(0.1)
-            yield f"http://127.0.0.1:{port}/invocations"
-        finally:
-            process.terminate()
+    """The address of a server of the last checkpoint."""
+    with served_model(LATE, model_store, tmp_path_factory.mktemp("server")) as (address, _):
+        yield address
 
 
 def curl(address: str, body: object) -> tuple[int, dict[str, object]]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
-import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -79,21 +77,3 @@ def test_long_answers_are_counted() -> None:
         pass
     with shared.long_answer():
         pass
-
-
-def test_answers_end_with_the_server_and_its_own_way_to_end_goes_on() -> None:
-    shared, ended = Turns(), threading.Event()
-    before = signal.signal(signal.SIGTERM, lambda number, frame: ended.set())
-    try:
-        shared.end_with_server()
-        answer = shared.in_turns(itertools.count())
-        next(answer)
-        os.kill(os.getpid(), signal.SIGTERM)
-        with pytest.raises(Interrupted, match="the server ends"):
-            list(answer)
-        assert ended.is_set()
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        Turns().end_with_server()
-        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL      # a process without a server is left alone
-    finally:
-        signal.signal(signal.SIGTERM, before)

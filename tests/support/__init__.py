@@ -9,6 +9,9 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -81,6 +84,27 @@ def wait_for_port(port: int, process: subprocess.Popen[bytes]) -> None:
                 return
         time.sleep(0.1)
     raise TimeoutError(port)
+
+
+@contextmanager
+def served_model(model_uri: str, tracking_uri: str, folder: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """The address and the process of `mlflow models serve`, as the README says it."""
+    port = free_port()
+    command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", model_uri, "--env-manager", "local", "-p",
+               str(port)]
+    with (folder / "log").open("w") as log, subprocess.Popen(
+            command, cwd=folder, env=elsewhere_environment(tracking_uri), stdout=log, stderr=log) as process:
+        try:
+            for _ in range(600):
+                try:
+                    urllib.request.urlopen(f"http://127.0.0.1:{port}/ping", timeout=5)
+                    break
+                except OSError:
+                    assert process.poll() is None, (folder / "log").read_text()
+                    time.sleep(0.1)
+            yield f"http://127.0.0.1:{port}/invocations", process
+        finally:
+            process.terminate()
 
 
 def browse(address: str, folder: Path) -> tuple[str, list[str]]:
