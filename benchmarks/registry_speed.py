@@ -24,7 +24,8 @@ from nanogpt.model.checkpoint import Checkpoint, save_checkpoint, weights_of
 from nanogpt.model.gpt import GPT
 from nanogpt.text.vocabulary import Vocabulary
 from nanogpt.tracking import registry
-from nanogpt.tracking.run import open_run, scratch_path
+from nanogpt.tracking.run import open_run
+from nanogpt.tracking.scratch import scratch_path
 
 
 def checkpoints(count: int, preset: str) -> list[Checkpoint]:

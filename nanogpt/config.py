@@ -137,6 +137,9 @@ class TrainConfig:
     def __post_init__(self) -> None:
         require_positive(self, "seeds", "batch_size", "matrix_learning_rate", "learning_rate", "checkpoints",
                          "log_every")
+        require_at_most(self, 1000, "seeds", "train_together")
+        require_at_most(self, 10_000, "checkpoints")
+        require_at_most(self, 100_000_000, "max_steps", "batch_size")
         require(self.train_together >= 0, "train_together must be >= 0", self.train_together)
         require(self.precision in PRECISIONS, f"precision must be one of {', '.join(PRECISIONS)}", self.precision)
         require(self.compile in COMPILE, f"compile must be one of {', '.join(COMPILE)}", self.compile)
@@ -181,6 +184,8 @@ class TransferConfig:
         require(self.sampler in SAMPLERS, f"sampler must be {' or '.join(SAMPLERS)}", self.sampler)
         require_positive(self, "shots", "transfer_batch_size", "trials", "tuning_seeds", "rate_low", "rate_high",
                          "curve_points", "curve_characters", "transfer_seeds")
+        require_at_most(self, 1000, "transfer_seeds", "tuning_seeds", "trials", "curve_points", "together")
+        require_at_most(self, 1_000_000, "transfer_steps", "transfer_batch_size", "shots")
         require(self.fine_tune in ("all", "head"), "fine_tune must be all or head", self.fine_tune)
         require(self.together >= 0, "together must be >= 0", self.together)
         require(min(self.shot_levels, default=0) > 0, "grid_shots must be numbers > 0, comma-separated",
@@ -221,6 +226,8 @@ class AnalysisConfig:
     def __post_init__(self) -> None:
         require(self.eval_characters >= 0, "eval_characters must be >= 0", self.eval_characters)
         require_positive(self, "temperature_characters", "generate_characters", "top_characters")
+        require_at_most(self, 1_000_000, "generate_characters")
+        require(len(self.temperature_values) <= 100, "temperatures must be at most 100", len(self.temperature_values))
         rule = all(0 <= t < math.inf for t in self.temperature_values)
         require(rule, "temperatures must be >= 0 and finite", self.temperatures)
 
@@ -301,6 +308,7 @@ class AttributionConfig:
         require(self.attribute_of in ATTRIBUTE_OF, f"attribute_of must be one of {', '.join(ATTRIBUTE_OF)}",
                 self.attribute_of)
         require_positive(self, "integration_points", "smooth_draws", "occlusion_span")
+        require_at_most(self, 10_000, "integration_points", "smooth_draws", "compared_prompts")
         for name in ("cam_block", "smooth_noise", "compared_prompts"):
             require(0 <= getattr(self, name) < math.inf, f"{name} must be >= 0 and finite", getattr(self, name))
 

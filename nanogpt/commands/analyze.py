@@ -17,6 +17,7 @@ def analyze(config: Config, models: str) -> None:
     from nanogpt.study.phase import Study
 
     studied = inputs.load_models(models)
+    inputs.check_prompts(config)
     config = inputs.shaped(config, studied[0])
     corpora = {} if config.analysis.prompts else inputs.corpora_for(
         studied[0].checkpoint, inputs.read_texts(config), config)

@@ -17,6 +17,7 @@ def evaluate(config: Config, models: str) -> None:
     from nanogpt.study.phase import Study
 
     studied = inputs.load_models(models)
+    inputs.check_prompts(config)
     config = inputs.shaped(config, studied[0])
     corpora = inputs.corpora_for(studied[0].checkpoint, inputs.read_texts(config), config)
     study = Study(config, corpora, studied)

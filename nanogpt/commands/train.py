@@ -20,6 +20,7 @@ def train(config: Config, domain: str, resume: str) -> None:
     The vocabulary is that of --domains and these together, so that the models can be compared with theirs.
     """
     from nanogpt.study import inputs
+    from nanogpt.study.checks import check_memory
     from nanogpt.study.phase import Study
     from nanogpt.study.train import run_trainings
     from nanogpt.tracking.run import earlier_training
@@ -29,6 +30,7 @@ def train(config: Config, domain: str, resume: str) -> None:
     if earlier:
         config, specs = earlier.config, inputs.resumed_specs(earlier, specs)
     config, corpora = inputs.training_inputs(config, specs)
+    check_memory(config, corpora)
     study = Study(config, {corpus.name: corpus for corpus in corpora}, resume=earlier.runs if earlier else {})
     run_trainings(study, earlier.parent if earlier else "")
     for name in study.corpora:

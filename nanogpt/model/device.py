@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import torch
 
 from nanogpt.errors import UserError
 
+CONTAINER_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 def resolve_device(name: str) -> torch.device:
     """Find a device by name; `auto` is the best there is. UserError where the named one is absent."""
@@ -19,6 +22,16 @@ def resolve_device(name: str) -> torch.device:
         raise UserError(f"device must be one that this machine has ({', '.join(d for d in present if present[d])}), "
                          f"got {name!r}")
     return torch.device(name)
+
+
+def memory_bytes(device: torch.device) -> int:
+    """Say how much memory the device has in all; on a CPU as much as this process may take."""
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    sizes = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    with contextlib.suppress(OSError, ValueError):      # ValueError: "max", no limit
+        sizes.append(int(CONTAINER_LIMIT.read_text()))
+    return min(sizes)
 
 
 def has_bfloat16(device: torch.device) -> bool:

@@ -21,6 +21,8 @@ from nanogpt.text.vocabulary import UNKNOWN, Vocabulary
 
 DRAWN_TOGETHER = 256
 """Random numbers that a row draws at a time."""
+ROWS_TOGETHER = 64
+"""Rows that are written at once: each has a cache of its own."""
 GREEDY = 1e-6
 """Temperatures below it are read as 0: no other character keeps a probability."""
 
@@ -121,8 +123,15 @@ def generate(model: GPT, vocabulary: Vocabulary, prompts: Sequence[str], max_new
     Row i depends on prompts[i] and its seed alone, not on its neighbours. An empty prompt stands for a new line.
     Unknown characters of a prompt are read as `<unk>`.
     """
-    steps = writing(model, vocabulary, prompts, max_new_characters, sampling=sampling, seeds=seeds)
-    return texts_of(list(steps), len(prompts))
+    row_seeds = [seeds] * len(prompts) if isinstance(seeds, int) else list(seeds)
+    require(len(row_seeds) == len(prompts), "seeds must be one for each prompt", len(row_seeds))
+    texts: list[str] = []
+    for begin in range(0, len(prompts), ROWS_TOGETHER):
+        group = slice(begin, begin + ROWS_TOGETHER)
+        steps = writing(model, vocabulary, prompts[group], max_new_characters, sampling=sampling,
+                        seeds=row_seeds[group])
+        texts += texts_of(list(steps), len(prompts[group]))
+    return texts
 
 
 def writing(model: GPT, vocabulary: Vocabulary, prompts: Sequence[str], max_new_characters: int,

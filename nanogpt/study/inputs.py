@@ -12,6 +12,7 @@ from nanogpt.errors import UserError, require
 from nanogpt.model.checkpoint import Checkpoint
 from nanogpt.model.device import resolve_device
 from nanogpt.model.gpt import GPT
+from nanogpt.study.checks import check_cache
 from nanogpt.text.corpus import Corpus, joint_corpus, make_corpora
 from nanogpt.text.sources import DomainText, domain_name, load_domain
 from nanogpt.text.vocabulary import Vocabulary
@@ -23,6 +24,8 @@ log = logging.getLogger("nanogpt")
 
 PROMPT_CHARACTERS = 48
 PROMPTS_PER_DOMAIN = 4
+MOST_PROMPTS = 1000
+MOST_PROMPT_BYTES = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,7 @@ def text_dataset(corpus: Corpus) -> TextDataset:
 def read_texts(config: Config) -> list[DomainText]:
     """Read the texts of the study's domains; a later spec replaces an earlier one of its name."""
     cache = Path(config.data.cache) if config.data.cache else None
+    check_cache(config)
     texts: dict[str, DomainText] = {}
     for spec in config.data.domain_specs:
         text = load_domain(spec, config.data.corpora, cache)
@@ -159,13 +163,24 @@ def read_prompts(config: Config, corpora: Mapping[str, Corpus]) -> list[tuple[st
         return domain_prompts(corpora)
     path = Path(config.analysis.prompts)
     require(path.is_file(), "prompts must be an existing file", str(path))
+    size = path.stat().st_size
+    require(size <= MOST_PROMPT_BYTES, f"prompts must be a file of at most {MOST_PROMPT_BYTES:,} bytes", size)
     try:
         lines = path.read_text("utf-8").splitlines()
     except UnicodeDecodeError as error:
         raise UserError(f"prompts must be a UTF-8 text, got byte {error.start} of {str(path)!r}") from error
+    except OSError as error:
+        raise UserError(f"prompts must be a file that can be read, got {str(path)!r} ({error.strerror})") from error
     prompts = [("prompts", line) for line in lines if line.strip()]
-    require(bool(prompts), "prompts must have at least one line that is not empty", str(path))
+    require(1 <= len(prompts) <= MOST_PROMPTS, f"prompts must have 1 to {MOST_PROMPTS} lines that are not empty",
+            len(prompts))
     return prompts
+
+
+def check_prompts(config: Config) -> None:
+    """Raise UserError where the user's file of prompts cannot be read."""
+    if config.analysis.prompts:
+        read_prompts(config, {})
 
 
 def warn_of_unknown(vocabulary: Vocabulary, prompts: Iterable[str]) -> None:

@@ -13,6 +13,7 @@ from nanogpt.report.findings import findings
 from nanogpt.report.page import render
 from nanogpt.report.tables import StudyTables
 from nanogpt.study.attribute import attribute_models
+from nanogpt.study.checks import check_memory
 from nanogpt.study.evaluate import evaluate_models
 from nanogpt.study.inputs import StudiedModel, read_prompts, text_dataset
 from nanogpt.study.phase import Phase, Study
@@ -68,6 +69,7 @@ def run_study(corpora: Mapping[str, Corpus], config: Config) -> str:
 
 def check_study(study: Study) -> None:
     """Raise UserError for what a later phase could not do, before the first one begins."""
+    check_memory(study.config, study.corpora.values())
     read_prompts(study.config, study.corpora)
     check_grid(study.config, study.corpora)
     if study.config.analysis.joint and len(study.corpora) == 1:

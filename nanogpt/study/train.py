@@ -21,7 +21,8 @@ from nanogpt.study.tables import Tables, log_figures, log_tables
 from nanogpt.study.verify import promote, score_tags
 from nanogpt.text.corpus import Corpus, Split, joint_corpus
 from nanogpt.tracking import registry
-from nanogpt.tracking.run import TRAININGS, TrackedRun, open_run, open_run_id, scratch_path
+from nanogpt.tracking.run import TRAININGS, TrackedRun, open_run, open_run_id
+from nanogpt.tracking.scratch import scratch_path
 from nanogpt.training.loop import Pretraining, Progress, train_together
 from nanogpt.training.stacked import stack
 from nanogpt.training.state import TrainingState, load_state, save_state

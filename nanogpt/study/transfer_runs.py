@@ -16,7 +16,8 @@ from nanogpt.study.tables import Tables, log_figures, log_tables
 from nanogpt.study.verify import score_tags
 from nanogpt.text.corpus import Corpus
 from nanogpt.tracking import registry
-from nanogpt.tracking.run import TrackedRun, key, open_run, scratch_path
+from nanogpt.tracking.run import TrackedRun, key, open_run
+from nanogpt.tracking.scratch import scratch_path
 from nanogpt.transfer.finetune import AdaptationPoint
 from nanogpt.transfer.tables import cell_measures, run_measures, stage_comparisons
 from nanogpt.transfer.tuning import Trial, best_rate

@@ -39,6 +39,7 @@ def promote(uri: str, aliases: Sequence[str], split: Split, recorded: float, con
 def promote_version(uri: str, alias: str, device: str) -> str:
     """Do the same for a version that was registered earlier; returns the URI of the version."""
     version = registry.version_of(uri)
+    registry.check_alias(alias)
     wrong = list(faults(version, device))
     require(not wrong, f"{version.uri} must be what the registry says of it before it is called {alias}", wrong)
     registry.set_alias(version.uri, alias)

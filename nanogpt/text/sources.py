@@ -30,6 +30,9 @@ STANDARD_LIBRARY = "python"
 NOT_LIBRARY = ("tests?|idle_test|idlelib|lib2to3|turtledemo|distutils|ensurepip|encodings|(?:site|dist)-packages"
                "|config-.*|_sysconfigdata.*|stringprep.py|entities.py|this.py|__p?hello__.*")
 """What lies in its folder and is other software, tests, tables or no longer there in newer versions."""
+TAKEN = ("scratch", "prompts")
+"""What tables call untrained weights, and where prompts of the user's own come from."""
+LONGEST_NAME = 64
 LIMIT = 3_000_000
 """Characters of a domain whose source holds much more."""
 
@@ -167,7 +170,8 @@ def domain_name(spec: str) -> str:
     """Return the domain's name: `"recipes=path/x.txt"` gives `"recipes"`, a built-in name itself.
 
     UserError for a name other than lower-case letters, digits, `-` and `_` after a first letter (it becomes part of
-    model names and metric keys), for ALL and JOINT, and for a name without `=path` that is not in `DOMAINS`.
+    model names and metric keys), for a long one, for one that means something else already, and for a name without
+    `=path` that is not in `DOMAINS`.
     """
     name, equals, _ = spec.partition("=")
     if not equals and name not in DOMAINS:
@@ -175,8 +179,11 @@ def domain_name(spec: str) -> str:
         guess = f" did you mean {near[0]!r}?" if near else ""
         raise UserError(f"unknown domain {spec!r}:{guess} known: {', '.join(DOMAINS)}, or name=path")
     require(name not in (ALL, JOINT), f"domain name must not be {ALL} or {JOINT}, which stand for several", name)
-    if not re.fullmatch(r"[a-z][a-z0-9_-]*", name):
-        raise UserError(f"domain name must start with a-z and hold only a-z, 0-9, '-' and '_', got {name!r}")
+    require(name not in TAKEN, f"domain name must not be {' or '.join(TAKEN)}, which tables call something else", name)
+    rule = re.fullmatch(rf"[a-z][a-z0-9_-]{{0,{LONGEST_NAME - 1}}}", name)
+    require(bool(rule), f"domain name must start with a-z, hold only a-z, 0-9, '-' and '_', and have at most "
+            f"{LONGEST_NAME} characters", name)
+    require("-to-" not in name, "domain name must not hold '-to-', as those of adapted models do", name)
     return name
 
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import mlflow
 
+from nanogpt.tracking.scratch import scratch_folder
+
 
 @contextmanager
 def downloaded(uri: str) -> Iterator[Path]:
@@ -17,5 +19,5 @@ def downloaded(uri: str) -> Iterator[Path]:
     Left to itself MLflow downloads into a temporary folder that nobody removes. MlflowException or OSError where
     there is no such artifact.
     """
-    with tempfile.TemporaryDirectory(prefix="nanogpt-") as folder:
+    with tempfile.TemporaryDirectory(dir=scratch_folder()) as folder:
         yield Path(mlflow.artifacts.download_artifacts(uri, dst_path=folder))

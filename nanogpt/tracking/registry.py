@@ -15,6 +15,7 @@ import mlflow
 from mlflow.entities import LoggedModelStatus
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
+from mlflow.utils.validation import _validate_model_alias_name, _validate_model_alias_name_reserved
 
 from nanogpt.config import STAGE_SHARES
 from nanogpt.errors import UserError
@@ -23,7 +24,7 @@ from nanogpt.model.safetensors_io import load_safetensors
 from nanogpt.serving import pyfunc as serving
 from nanogpt.serving.bundle import Bundle, write_bundle
 from nanogpt.tracking.download import downloaded
-from nanogpt.tracking.run import scratch_folder
+from nanogpt.tracking.scratch import scratch_folder
 
 PACKAGES = ("torch", "mlflow")    # pandas and numpy come with MLflow; each one named costs time at every checkpoint
 
@@ -111,13 +112,8 @@ def set_alias(uri: str, alias: str) -> None:
     """
     _, name, number = uri.split("/")
     client = mlflow.MlflowClient()
-    try:
-        client.set_registered_model_alias(name, alias, number)
-    except MlflowException as error:
-        if error.error_code != "INVALID_PARAMETER_VALUE":
-            raise
-        reason = error.message.splitlines()[0]
-        raise UserError(f"alias must be a name that MLflow takes, got {alias!r} ({reason})") from error
+    check_alias(alias)
+    client.set_registered_model_alias(name, alias, number)
     stage, _, _ = alias.partition(SEED)
     if stage in STAGE_SHARES:
         seed = client.get_model_version(name, number).tags.get("seed")
@@ -125,6 +121,16 @@ def set_alias(uri: str, alias: str) -> None:
             if version.tags.get("seed") == seed and str(version.version) != number:
                 client.delete_model_version_tag(name, str(version.version), "stage")
         client.set_model_version_tag(name, number, "stage", stage)
+
+
+def check_alias(alias: str) -> None:
+    """Raise UserError where MLflow takes no alias of this name."""
+    try:
+        _validate_model_alias_name(alias)
+        _validate_model_alias_name_reserved(alias)
+    except MlflowException as error:
+        reason = error.message.splitlines()[0]
+        raise UserError(f"alias must be a name that MLflow takes, got {alias!r} ({reason})") from error
 
 
 def best_of(uri: str) -> str:

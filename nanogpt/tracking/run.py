@@ -33,6 +33,7 @@ from nanogpt.errors import UserError
 from nanogpt.tracking.download import downloaded
 from nanogpt.tracking.environment import commit, environment, git
 from nanogpt.tracking.project_run import mark_unused
+from nanogpt.tracking.scratch import scratch_folder, scratch_path
 from nanogpt.tracking.store_errors import closed_in_any_case
 
 TRAININGS = "trainings"
@@ -181,21 +182,6 @@ class TrackedRun:
         known = client.get_run(self.id).data.params
         params = [Param(name, str(value)) for name, value in config.flat().items() if name not in known]
         client.log_batch(self.id, params=params)
-
-
-_scratch: list[tempfile.TemporaryDirectory[str]] = []
-
-
-def scratch_folder() -> str:
-    """Make a folder that is removed when the process ends."""
-    if not _scratch:
-        _scratch.append(tempfile.TemporaryDirectory(prefix="nanogpt-"))
-    return _scratch[0].name
-
-
-def scratch_path(name: str) -> Path:
-    """Give a path of this name in a new folder that is removed when the process ends."""
-    return Path(tempfile.mkdtemp(dir=scratch_folder())) / name
 
 
 def open_run_id() -> str:

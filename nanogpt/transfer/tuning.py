@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import math
+import os
 import random
 import socket
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,18 +17,28 @@ from typing import Any
 import optuna
 import psutil
 from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
+from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
+from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from nanogpt.config import Config
-from nanogpt.errors import UserError
+from nanogpt.errors import UserError, require
 from nanogpt.model.checkpoint import Checkpoint
+from nanogpt.model.payload import digest_of
 from nanogpt.text.corpus import Corpus
 from nanogpt.transfer.finetune import AdaptationPoint, FineTuning, adapt, transfers_together
 
+log = logging.getLogger("nanogpt")
+
+OPERATION = "op_code"
+"""What every line of a journal names."""
+VERSION = 2
+"""Of what a trial says: 2 with its digest."""
 RATE = "learning_rate"
 PROCESS = "process"
 """The attribute of a trial that says which process runs it."""
+DIGEST = "sha256"
+"""The attribute of a trial with the digest of all that is read of it."""
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
 NOT_ASKED = ("stages", "storage", "grid_shots", "transfer_seeds", "together", "tune_by")
 """Settings that do not change what a study asks: of what else it is asked, and where it is kept."""
@@ -65,21 +77,41 @@ class Trial:
 def open_storage(storage: str) -> optuna.storages.BaseStorage:
     """Open an Optuna storage: a URL (`sqlite:///…`, `postgresql://…`), or the path of a journal file.
 
-    UserError where it cannot be opened.
+    UserError where it cannot be opened. A journal is read wholly, so that a damaged one is found out here.
     """
     try:
         if "://" in storage:
             return optuna.storages.get_storage(storage)
         Path(storage).parent.mkdir(parents=True, exist_ok=True)
-        return JournalStorage(JournalFileBackend(storage))
+        lock = JournalFileSymlinkLock(storage)
+        lock.acquire()
+        try:
+            prepare_journal(Path(storage))
+        finally:
+            lock.release()
+        return JournalStorage(JournalFileBackend(storage, lock))
     except Exception as error:    # of the disk, of the database, of its driver, of a file that is no journal
         raise UserError(f"storage must be a journal file or the URL of a database that answers, got {storage!r} "
                         f"({type(error).__name__})") from error
 
 
+def prepare_journal(journal: Path) -> None:
+    """Cut off half a line at the end, which a full disk leaves: Optuna would write on behind it.
+
+    ValueError where the file is another one: Optuna would write behind what it cannot read.
+    """
+    content = journal.read_bytes() if journal.exists() else b""
+    whole = content[:content.rfind(b"\n") + 1]
+    if content and OPERATION not in json.loads(whole.partition(b"\n")[0]):
+        raise ValueError("the file is no journal")
+    if whole != content:
+        log.warning("the last line of %s was not written to its end, and is left out", journal)
+        os.truncate(journal, len(whole))
+
+
 def study_name(pairs: Sequence[Pair], title: str, config: Config) -> str:
     """Name the study by a digest of its question, so that the same question goes on where it stopped."""
-    question = asdict(config.transfer) | {"seed": config.seed, "pairs": [
+    question = asdict(config.transfer) | {"version": VERSION, "seed": config.seed, "pairs": [
         [source.sha256, target.row()] for source, target in pairs]}
     for name in (*NOT_ASKED, *(["trials"] if config.transfer.sampler == "tpe" else [])):    # of a grid they are part
         del question[name]
@@ -97,6 +129,7 @@ def open_study(name: str, storage: str) -> optuna.Study:
     study = optuna.create_study(
         study_name=name, storage=open_storage(storage), load_if_exists=True, direction="minimize",
         pruner=optuna.pruners.MedianPruner(n_startup_trials=STARTUP_TRIALS, n_warmup_steps=1))
+    require(study.direction is StudyDirection.MINIMIZE, f"storage must hold the study {name} as it was made", storage)
     for trial in study.get_trials(states=[TrialState.RUNNING]):
         if is_dead(trial.user_attrs.get(PROCESS)):
             study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
@@ -129,13 +162,12 @@ def tune(studies: Sequence[optuna.Study], pairs: Sequence[Sequence[Pair]], confi
     many together as the configuration says, and each study goes as it would alone. The sampler is seeded by the number
     of ended trials, so a study that is stopped goes on as if it had not been.
     """
-    trials_of = [[as_trial(trial) for trial in study.get_trials(states=ENDED)] for study in studies]
+    trials_of = [[as_trial(trial, study) for trial in study.get_trials(states=ENDED)] for study in studies]
     while waiting := [i for i, trials in enumerate(trials_of) if len(trials) < config.transfer.trials]:
         running = [RunningTrial(ask(studies[i], len(trials_of[i]), config), pairs[i], config) for i in waiting]
         run_trials(running, config)
         for i, trial in zip(waiting, running, strict=True):
-            state = TrialState.PRUNED if trial.value is None else TrialState.COMPLETE
-            trials_of[i].append(as_trial(studies[i].tell(trial.trial, trial.value, state=state)))
+            trials_of[i].append(as_trial(trial.end(studies[i]), studies[i]))
     return trials_of
 
 
@@ -173,6 +205,8 @@ class RunningTrial:
         first = config.seed + FIRST_TUNING_SEED
         self.members = [FineTuning(*pair, trial.params[RATE], first + k) for pair in pairs for k in range(self.seeds)]
         self.lowest = [math.inf] * len(self.members)
+        self.reported: dict[int, float] = {}
+        self.by_pair: list[float] = []
         self.is_pruned = False
 
     @property
@@ -189,11 +223,19 @@ class RunningTrial:
         self.lowest = [min(low, point.bits_per_byte) for low, point in zip(self.lowest, points, strict=True)]
         if math.isfinite(mean):
             self.trial.report(mean, points[0].step)
+            self.reported[points[0].step] = mean
         self.is_pruned = not math.isfinite(mean) or self.trial.should_prune()
         if self.value is not None:
             size = self.seeds
-            self.trial.set_user_attr(BY_PAIR, [sum(self.lowest[begin:begin + size]) / size
-                                               for begin in range(0, len(self.lowest), size)])
+            self.by_pair = [sum(self.lowest[begin:begin + size]) / size for begin in range(0, len(self.lowest), size)]
+            self.trial.set_user_attr(BY_PAIR, self.by_pair)
+
+    def end(self, study: optuna.Study) -> optuna.trial.FrozenTrial:
+        """Tell the study what came of it, with the digest of all that it says."""
+        state = TrialState.PRUNED if self.value is None else TrialState.COMPLETE
+        said = [study.study_name, self.trial.number, self.trial.params, self.value, self.reported, self.by_pair]
+        self.trial.set_user_attr(DIGEST, digest_of([*said, state.name]))
+        return study.tell(self.trial, self.value, state=state)
 
 
 def run_trials(running: Sequence[RunningTrial], config: Config) -> None:
@@ -217,9 +259,14 @@ def run_trials(running: Sequence[RunningTrial], config: Config) -> None:
                 trial.report(known)
 
 
-def as_trial(trial: optuna.trial.FrozenTrial) -> Trial:
+def as_trial(trial: optuna.trial.FrozenTrial, study: optuna.Study) -> Trial:
+    """Read a trial that ended. UserError where it is not as it was written: the file of a journal notices no change."""
     value = trial.value if trial.state is TrialState.COMPLETE else None
-    reported = trial.intermediate_values
+    reported, by_pair = trial.intermediate_values, list(trial.user_attrs.get(BY_PAIR, ()))
+    said = [study.study_name, trial.number, trial.params, value, reported, by_pair]
+    digest = digest_of([*said, trial.state.name])
+    require(trial.user_attrs.get(DIGEST) == digest, "storage must hold trials as they were written (name another one, "
+            "or delete it)", f"trial {trial.number} of {study.study_name} changed")
     return Trial(trial.number, trial.params[RATE], value, reported[max(reported)] if reported else None,
                  trial.state.name.lower(), tuple(trial.user_attrs.get(BY_PAIR, ())) if value is not None else ())
 

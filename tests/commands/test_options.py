@@ -57,7 +57,7 @@ BAD = [
     (train, ["--compile", "true"], "compile must be one of auto, on, off, got 'true'"),
     (main, ["--cam-block", "9"], "cam_block must be <= n_layer = 3, got 9"),
     (main, ["--preset", "smoke", "--domains", "math", "--grid-shots", "4,99999"], "shots must be at most the"),
-    (main, ["--preset", "smoke", "--domains", "math", "--prompts", "empty.txt"], "prompts must have at least one line"),
+    (main, ["--preset", "smoke", "--domains", "math", "--prompts", "empty.txt"], "prompts must have 1 to 1000 lines"),
     (main, ["--preset", "smoke", "--domains", "math", "--storage", "foo://x"], "storage must be a journal file or"),
     (main, ["--weight-decay", "inf"], "weight_decay must be >= 0 and finite, got inf"),
     (main, ["--smooth-noise", "nan"], "smooth_noise must be >= 0 and finite, got nan"),

@@ -284,19 +284,6 @@ def test_a_users_text_extends_the_vocabulary(client: MlflowClient, tmp_path: Pat
                                                                                         "embedding.weight"))
 
 
-def test_a_state_cut_off_in_the_middle_is_passed_over_and_then_replaced(client: MlflowClient) -> None:
-    config = make_config("smoke", max_steps=4, log_every=1)
-    states = [record.state() for record in training.train(study_corpora(config)["math"], config)]
-    with tracking.open_run("states") as run:
-        training_phase.keep_state(run, states[1])
-        folder = Path(run.artifact(training_phase.STATES))
-        (folder / "step_000002.pt").write_bytes(b"half")
-        assert (kept := training_phase.kept_state(run)) and kept.step == 1
-        training_phase.keep_state(run, states[2])
-        assert (kept := training_phase.kept_state(run)) and kept.step == 2
-        assert run.files(training_phase.STATES) == ["states/step_000002.pt"]
-
-
 def test_analyze_reads_the_users_prompts(client: MlflowClient, tmp_path: Path) -> None:
     (tmp_path / "prompts.txt").write_text("To be or not\nLet x be ☃\n")
     models = "models:/nanogpt-shakespeare@early,models:/nanogpt-shakespeare@late"

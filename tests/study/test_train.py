@@ -30,5 +30,9 @@ def test_two_states_are_kept_and_the_one_before_stands_in_for_a_spoilt_one(
         newest.write_bytes(content)
         assert kept_state(run).step == 10  # type: ignore[union-attr]
         assert "a state is left out: path must hold a training state, got" in caplog.text
+        newest.write_bytes(b"half")         # cut off while it was written
+        assert kept_state(run).step == 10  # type: ignore[union-attr]
+        keep_state(run, replace(first, step=999_999_999))
+        assert kept_state(run).step == 999_999_999  # type: ignore[union-attr]
         run.delete(*run.files(STATES))
         assert kept_state(run) is None

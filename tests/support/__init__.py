@@ -21,7 +21,8 @@ from nanogpt.config import ModelConfig
 from nanogpt.model.checkpoint import Checkpoint, save_checkpoint
 from nanogpt.model.gpt import GPT
 from nanogpt.text.sources import DomainText
-from nanogpt.tracking.run import TrackedRun, scratch_path
+from nanogpt.tracking.run import TrackedRun
+from nanogpt.tracking.scratch import scratch_path
 
 ROOT = Path(__file__).parents[2]
 HAS_REPOSITORY = shutil.which("git") is not None and (ROOT / ".git").exists()

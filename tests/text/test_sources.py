@@ -208,6 +208,11 @@ def test_names() -> None:
     for name in ("all", "joint"):
         with pytest.raises(ValueError, match=f"domain name must not be all or joint, .*, got '{name}'"):
             domain_name(f"{name}=x.txt")
-    for spec in ("=x.txt", "Own=x.txt", "2=x.txt", "a b=x.txt", "a/b=x.txt", "é=x.txt"):
-        with pytest.raises(ValueError, match="domain name must start with a-z and hold only"):
+    for spec in ("=x.txt", "Own=x.txt", "2=x.txt", "a b=x.txt", "a/b=x.txt", "é=x.txt", "a\n=x.txt",
+                 "a" * 65 + "=x.txt"):
+        with pytest.raises(ValueError, match="domain name must start with a-z, hold only"):
             domain_name(spec)
+    for name in ("scratch", "prompts", "math-to-wikipedia"):
+        with pytest.raises(ValueError, match="domain name must not"):
+            domain_name(f"{name}=x.txt")
+    assert domain_name("a" * 64 + "=x.txt") == "a" * 64

@@ -10,7 +10,6 @@ from pathlib import Path
 import optuna
 import pytest
 import torch
-from optuna.trial import TrialState
 from support import domain_text
 
 from nanogpt.config import Config
@@ -196,7 +195,7 @@ def test_tuning_reads_no_test_text_and_resumes_where_it_stopped(trained, sealed,
         for number in range(trials):
             trial = RunningTrial(ask(study, number, config), [(trained, sealed)], config)
             run_trials([trial], config)
-            study.tell(trial.trial, trial.value, state=TrialState.COMPLETE if trial.value else TrialState.PRUNED)
+            trial.end(study)
         begin_and_die(study, trials, config)
     (resumed,) = tuned([trained], sealed, config, journal)
     assert [(t.learning_rate, t.validation_bits_per_byte, t.state) for t in resumed] == [
