@@ -226,7 +226,7 @@ class AnalysisConfig:
     def __post_init__(self) -> None:
         require(self.eval_characters >= 0, "eval_characters must be >= 0", self.eval_characters)
         require_positive(self, "temperature_characters", "generate_characters", "top_characters")
-        require_at_most(self, 1_000_000, "generate_characters")
+        require_at_most(self, 100_000, "generate_characters")
         require(len(self.temperature_values) <= 100, "temperatures must be at most 100", len(self.temperature_values))
         rule = all(0 <= t < math.inf for t in self.temperature_values)
         require(rule, "temperatures must be >= 0 and finite", self.temperatures)
@@ -308,7 +308,7 @@ class AttributionConfig:
         require(self.attribute_of in ATTRIBUTE_OF, f"attribute_of must be one of {', '.join(ATTRIBUTE_OF)}",
                 self.attribute_of)
         require_positive(self, "integration_points", "smooth_draws", "occlusion_span")
-        require_at_most(self, 10_000, "integration_points", "smooth_draws", "compared_prompts")
+        require_at_most(self, 1000, "integration_points", "smooth_draws", "compared_prompts")
         for name in ("cam_block", "smooth_noise", "compared_prompts"):
             require(0 <= getattr(self, name) < math.inf, f"{name} must be >= 0 and finite", getattr(self, name))
 

@@ -36,7 +36,8 @@ def registry(config: Config, action: str, model: str, alias: str, output: str) -
         click.echo(f"{verification.promote_version(model, alias, config.device)} is now @{alias}")
     else:
         require(bool(model), "model must be given to export", model)
-        require(not output or not Path(output).is_dir(), "output must be a file that can be written", output)
+        require(not output or Path(output).is_file() or not Path(output).exists(),
+                "output must be a file that can be written", output)
         checkpoint = store.load(model)
         path = Path(output or f"{checkpoint.domain}-{checkpoint.step:06d}.safetensors")
         click.echo(str(save_safetensors(checkpoint, path).resolve()))

@@ -7,7 +7,9 @@ Shape suffixes: B rows, T positions, V characters of the vocabulary.
 
 from __future__ import annotations
 
+import logging
 import math
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -21,6 +23,9 @@ from nanogpt.text.vocabulary import UNKNOWN, Vocabulary
 
 DRAWN_TOGETHER = 256
 """Random numbers that a row draws at a time."""
+log = logging.getLogger("nanogpt")
+
+SECONDS_BETWEEN_LINES = 10
 ROWS_TOGETHER = 64
 """Rows that are written at once: each has a cache of its own."""
 GREEDY = 1e-6
@@ -128,9 +133,14 @@ def generate(model: GPT, vocabulary: Vocabulary, prompts: Sequence[str], max_new
     texts: list[str] = []
     for begin in range(0, len(prompts), ROWS_TOGETHER):
         group = slice(begin, begin + ROWS_TOGETHER)
-        steps = writing(model, vocabulary, prompts[group], max_new_characters, sampling=sampling,
-                        seeds=row_seeds[group])
-        texts += texts_of(list(steps), len(prompts[group]))
+        steps, said = list[str](), time.monotonic()
+        for step in writing(model, vocabulary, prompts[group], max_new_characters, sampling=sampling,
+                            seeds=row_seeds[group]):
+            steps.append(step)
+            if time.monotonic() - said > SECONDS_BETWEEN_LINES:
+                said = time.monotonic()
+                log.info("      %d of %d characters written", len(steps), max_new_characters)
+        texts += texts_of(steps, len(prompts[group]))
     return texts
 
 

@@ -24,7 +24,7 @@ def save_safetensors(checkpoint: Checkpoint, path: Path) -> Path:
 
     UserError where the file cannot be written, or a weight is not finite.
     """
-    require(not path.is_dir(), "output must be a file that can be written", str(path))
+    require(path.is_file() or not path.exists(), "output must be a file that can be written", str(path))
     require_finite(checkpoint)
     tensors = {**checkpoint.weights, COUNTS: checkpoint.character_counts_V}
     facts = {"domain": checkpoint.domain, "step": checkpoint.step, "config": asdict(checkpoint.model_config),

@@ -52,7 +52,9 @@ def check_values(state: TrainingState) -> None:
     """Raise UserError for what no training has: other types, numbers that are not finite."""
     require(type(state.step) is int and state.step >= 0, "step must be a number", state.step)
     require(type(state.seconds) is float and 0 <= state.seconds < math.inf, "seconds must be finite", state.seconds)
-    require(isinstance(state.identity, dict) and isinstance(state.optimizers, list), "parts must be known", "others")
+    require(isinstance(state.optimizers, list), "optimizers must be a list", type(state.optimizers).__name__)
+    for name, value in state.identity.items():
+        require(type(value) in (str, int, float, bool), "identity must be plain values", name)
     for name, tensor in state.weights.items():
         require(bool(tensor.isfinite().all()), "weights must be finite", name)
     for optimizer in state.optimizers:

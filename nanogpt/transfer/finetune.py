@@ -5,7 +5,9 @@ Shape suffixes: M members, K shots, B rows of each member in a step, N = M · B,
 
 from __future__ import annotations
 
+import logging
 import math
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -26,6 +28,9 @@ from nanogpt.training.schedule import evenly_spaced_steps, rate_factor
 from nanogpt.training.stacked import MemberAdam, stack, weights_of_member
 from nanogpt.training.step import make_step
 
+log = logging.getLogger("nanogpt")
+
+SECONDS_BETWEEN_LINES = 10
 WARMUP_STEPS = 3
 TOGETHER_ON_GPU = 64
 
@@ -115,7 +120,7 @@ def adapt(members: Sequence[FineTuning], config: Config) -> Iterator[list[Adapta
                    [member.seed for member in members])
     points = set(evenly_spaced_steps(settings.transfer_steps, settings.curve_points))
     stopped = [Stopped(0, math.inf, member.checkpoint.weights) for member in members]
-    for step in range(settings.transfer_steps + 1):
+    for step in told_steps(settings.transfer_steps, len(members)):
         if step in points:
             losses = validation_losses(model, members, settings.curve_characters)
             for i, (bits_per_byte, _) in enumerate(losses):
@@ -128,6 +133,16 @@ def adapt(members: Sequence[FineTuning], config: Config) -> Iterator[list[Adapta
                 return
         set_rate_factor([optimizer], rate_factor(step, settings.transfer_steps, WARMUP_STEPS, 0.0))
         step_once(*next(feed))
+
+
+def told_steps(steps: int, transfers: int) -> Iterator[int]:
+    """Count from 0 to `steps`, and say every ten seconds how far that is."""
+    said = time.monotonic()
+    for step in range(steps + 1):
+        yield step
+        if time.monotonic() - said > SECONDS_BETWEEN_LINES:
+            said = time.monotonic()
+            log.info("      step %d of %d of %d transfers at once", step, steps, transfers)
 
 
 def shown_to(members: Sequence[FineTuning], shots: int) -> Tensor:

@@ -9,6 +9,7 @@ import math
 import os
 import random
 import socket
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -98,11 +99,13 @@ def open_storage(storage: str) -> optuna.storages.BaseStorage:
 def prepare_journal(journal: Path) -> None:
     """Cut off half a line at the end, which a full disk leaves: Optuna would write on behind it.
 
-    ValueError where the file is another one: Optuna would write behind what it cannot read.
+    ValueError where the file is another one or damaged: Optuna would write behind a last line that it cannot read.
     """
+    if journal.exists() and not journal.is_file():
+        raise ValueError("the path is no file")
     content = journal.read_bytes() if journal.exists() else b""
     whole = content[:content.rfind(b"\n") + 1]
-    if content and OPERATION not in json.loads(whole.partition(b"\n")[0]):
+    if not all(OPERATION in json.loads(line) for line in whole.splitlines() or content.splitlines()):
         raise ValueError("the file is no journal")
     if whole != content:
         log.warning("the last line of %s was not written to its end, and is left out", journal)
@@ -185,16 +188,23 @@ def ask(study: optuna.Study, number: int, config: Config) -> optuna.Trial:
     settings = config.transfer
     if settings.sampler == "tpe":
         study.sampler = optuna.samplers.TPESampler(seed=config.seed * 10_007 + number, n_startup_trials=STARTUP_TRIALS)
-        if number == 0 and not study.get_trials(states=(TrialState.WAITING,)):
-            study.enqueue_trial({RATE: settings.middle_rate})
+        if number == 0:
+            study.sampler = always(settings.middle_rate)
     else:       # Optuna's GridSampler stops a study, which ask and tell do not allow
         tried = {trial.params.get(RATE) for trial in study.get_trials(states=(*ENDED, TrialState.RUNNING))}
         rates = [rate for rate in grid_of(config) if rate not in tried] or grid_of(config)   # others may be at all
-        study.enqueue_trial({RATE: random.Random(config.seed * 10_007 + number).choice(rates)})
+        study.sampler = always(random.Random(config.seed * 10_007 + number).choice(rates))
     trial = study.ask()
     trial.set_user_attr(PROCESS, this_process())
     trial.suggest_float(RATE, settings.rate_low, settings.rate_high, log=True)
     return trial
+
+
+def always(rate: float) -> optuna.samplers.BaseSampler:
+    """Make a sampler of one rate. A trial that is enqueued instead would be run twice after a kill before it begins."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return optuna.samplers.PartialFixedSampler({RATE: rate}, optuna.samplers.RandomSampler())
 
 
 class RunningTrial:
