@@ -37,7 +37,8 @@ def ladders(versions: Sequence[Version]) -> dict[str, dict[int, str]]:
     Adapted models and models that others registered under such a name are left out.
     """
     trained = [version for version in versions
-               if {"domain", "step"} <= version.tags.keys() and "parent" not in version.tags]
+               if "domain" in version.tags and version.tags.get("step", "").isdecimal()
+               and "parent" not in version.tags]
     newest = {version.tags["domain"]: version.run_id for version in trained}
     return {domain: {int(version.tags["step"]): version.uri for version in trained
                      if version.run_id == run_id and version.tags["domain"] == domain}

@@ -8,7 +8,6 @@ import click
 
 from nanogpt.commands import options
 from nanogpt.config import Config
-from nanogpt.errors import require
 
 
 @options.command("data", "analysis", follows=lambda model, **_: model)
@@ -27,7 +26,6 @@ def generate(config: Config, model: str, prompt: str, temperature: float, top_k:
     from nanogpt.tracking.run import open_run
 
     sampling = Sampling(temperature, top_k, top_p)
-    require(not any("\ud800" <= character <= "\udfff" for character in prompt), "prompt must be UTF-8 text", prompt)
     studied = inputs.load_model(model)
     inputs.warn_of_unknown(studied.checkpoint.vocabulary, [prompt])
     (text,) = write(studied.build(config), studied.checkpoint.vocabulary, [prompt],

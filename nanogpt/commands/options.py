@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from nanogpt.config import GROUPS, PRESETS, Config, make_config, settings
-from nanogpt.errors import UserError
+from nanogpt.errors import UserError, require
 from nanogpt.model.allocator import keep_freed_memory
 
 Function = Callable[..., Any]
@@ -62,6 +62,8 @@ def carry_out(function: Function, values: dict[str, Any], changes: dict[str, Any
     keep_freed_memory()
     try:
         store_errors.check_store()
+        for name, value in {**values, **changes}.items():
+            require(not isinstance(value, str) or is_text(value), f"{name} must be UTF-8 text", value)
         with project_run.tidied():
             config = make_config(values.pop("preset"), **{k: v for k, v in changes.items() if v is not None})
             if follows:
@@ -72,6 +74,11 @@ def carry_out(function: Function, values: dict[str, Any], changes: dict[str, Any
         if not message:    # a fault of ours: show where
             raise
         raise BadInput(message) from error
+
+
+def is_text(value: str) -> bool:
+    """Tell whether a word of the command line is UTF-8: other bytes stand in it as halves of surrogates."""
+    return not any("\ud800" <= character <= "\udfff" for character in value)
 
 
 def end(number: int, _: object) -> None:

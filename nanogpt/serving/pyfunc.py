@@ -43,6 +43,8 @@ MOST_LISTED = 20
 MOST_PROMPTS = 32
 MOST_PROMPT_CHARACTERS = 10_000
 MOST_NEW_CHARACTERS = 10_000
+CACHE_BYTES = 32_000_000
+"""What an answer in progress may remember of its prompts."""
 LONG_ANSWER = 1000
 """Characters from which on an answer is a long one, all its prompts together."""
 LIMITS = (f"At most {MOST_PROMPTS} prompts of {MOST_PROMPT_CHARACTERS:,} characters, {MOST_NEW_CHARACTERS:,} new "
@@ -99,14 +101,23 @@ class ServedModel:
             raise Refusal(str(error), error_code=TEMPORARILY_UNAVAILABLE) from error
 
     def text(self, prompts: list[str], parameters: Mapping[str, Any]) -> list[str]:
-        sampling = Sampling(parameters["temperature"], parameters["top_k"], parameters["top_p"])
-        count = parameters["max_new_tokens"]
-        steps = writing(self.model, self.checkpoint.vocabulary, prompts, count, sampling=sampling,
-                        seeds=parameters["seed"])
-        is_long = count * len(prompts) > LONG_ANSWER
+        is_long = parameters["max_new_tokens"] * len(prompts) > LONG_ANSWER
         with TURNS.long_answer() if is_long else contextlib.nullcontext():
-            written = texts_of(list(TURNS.in_turns(steps)), len(prompts))
+            written = [text for texts in TURNS.in_turns(self.writing(prompts, parameters)) for text in texts]
         return [prompt + text for prompt, text in zip(prompts, written, strict=True)]
+
+    def writing(self, prompts: list[str], parameters: Mapping[str, Any]) -> Iterator[list[str]]:
+        """Write after as many prompts at once as CACHE_BYTES allow; yields an empty list a step, then their texts."""
+        sampling = Sampling(parameters["temperature"], parameters["top_k"], parameters["top_p"])
+        shape = self.checkpoint.model_config
+        rows = max(1, CACHE_BYTES // (8 * shape.n_layer * shape.n_embd * shape.block_size))
+        for begin in range(0, len(prompts), rows):
+            group, steps = prompts[begin:begin + rows], list[str]()
+            for step in writing(self.model, self.checkpoint.vocabulary, group, parameters["max_new_tokens"],
+                                sampling=sampling, seeds=parameters["seed"]):
+                steps.append(step)
+                yield []
+            yield texts_of(steps, len(group))
 
     def distribution(self, prompts: list[str], parameters: Mapping[str, Any]) -> list[dict[str, Any]]:
         require(all(prompts), "prompt must have at least one character", "")

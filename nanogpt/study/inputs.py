@@ -220,5 +220,7 @@ def grid_inputs(config: Config) -> tuple[list[StudiedModel], dict[str, Corpus], 
     names = [domain_name(spec) for spec in config.data.domain_specs]
     uris = [f"models:/{registry.model_name(name)}@{stage}" for name in names for stage in config.transfer.stage_names]
     models = load_models(",".join([untrained_uri(config), *uris]))
+    shapes = list(dict.fromkeys(str(model.checkpoint.model_config) for model in models))
+    require(len(shapes) == 1, "registered models of the domains must have one shape", shapes)
     config = shaped(config, models[0])
     return models, corpora_for(models[0].checkpoint, read_texts(config), config), config

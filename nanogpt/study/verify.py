@@ -85,14 +85,14 @@ def verify(versions: Sequence[Version], device: str) -> Iterator[tuple[Version, 
     """Say of each version what is wrong with it: its digest, score and vocabulary; then doubles and falling steps."""
     seen: dict[str, Version] = {}
     for name, group in groupby(versions, key=lambda version: version.name):
-        steps: dict[str, int] = {}
+        steps: dict[str, float] = {}
         for version in group:
             wrong = list(faults(version, device))
             if (twin := seen.setdefault(name + version.tags.get("sha256", version.uri), version)) is not version:
                 wrong.append(f"the same weights as version {twin.number}")
-            step = int(version.tags.get("step", 0))
+            step = registry.number_in(version.tags, "step")
             if step < steps.get(version.run_id, step):
-                wrong.append(f"step {step} after step {steps[version.run_id]} of the same run")
+                wrong.append(f"step {step:.0f} after step {steps[version.run_id]:.0f} of the same run")
             steps[version.run_id] = step
             yield version, wrong
 
@@ -109,7 +109,7 @@ def faults(version: Version, device: str) -> Iterator[str]:
     except UserError as error:
         yield f"cannot be scored: {error}"
         return
-    recorded = float(version.tags.get("bits_per_byte", "nan"))
+    recorded = registry.number_in(version.tags, "bits_per_byte")
     if not math.isclose(score, recorded, abs_tol=SCORE_TOLERANCE):
         yield f"{score:.4f} bits per byte, recorded {recorded:.4f}"
 

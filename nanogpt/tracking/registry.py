@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version as installed
@@ -133,6 +134,14 @@ def check_alias(alias: str) -> None:
         raise UserError(f"alias must be a name that MLflow takes, got {alias!r} ({reason})") from error
 
 
+def number_in(tags: Mapping[str, str], name: str) -> float:
+    """Read a number of a version's tags, which anybody may change in the UI; NaN where it is none."""
+    try:
+        return float(tags[name])
+    except (KeyError, ValueError):
+        return math.nan
+
+
 def best_of(uri: str) -> str:
     """Find the version of the lowest `bits_per_byte` of this version and those that were scored on the same text.
 
@@ -142,9 +151,10 @@ def best_of(uri: str) -> str:
     _, name, number = uri.split("/")
     every = versions(name)
     (scored_on,) = (version.tags.get(SCORED_ON) for version in every if str(version.version) == number)
-    scores = [(float(version.tags["bits_per_byte"]), -int(version.version)) for version in every
-              if version.tags.get(SCORED_ON) == scored_on and "bits_per_byte" in version.tags]
-    return f"models:/{name}/{-min(scores)[1]}"
+    scores = [(number_in(version.tags, "bits_per_byte"), -int(version.version)) for version in every
+              if version.tags.get(SCORED_ON) == scored_on]
+    scores = [score for score in scores if math.isfinite(score[0])]
+    return f"models:/{name}/{-min(scores, default=(0.0, -int(number)))[1]}"
 
 
 def load(uri: str) -> Checkpoint:

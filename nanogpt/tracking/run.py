@@ -243,7 +243,7 @@ def earlier_training(run_id: str) -> EarlierTraining:
         config, run = run_config(run_id), mlflow.get_run(run_id)
         tags, domains = run.data.tags, tuple(run.data.tags["domain"].split(","))
         first_seed = int(tags.get("first_seed", config.seed))
-    except (UserError, MlflowException, KeyError) as error:
+    except (ValueError, MlflowException, KeyError) as error:
         raise UserError(f"resume must be the id of a run of the entry point train, got {run_id!r}") from error
     if tags.get("phase") != TRAININGS:
         seeds = replace(config.train, seeds=config.seed - first_seed + 1)

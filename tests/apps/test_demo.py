@@ -130,7 +130,8 @@ def test_a_port_that_is_taken_is_refused(models: str) -> None:
 def test_a_model_that_others_registered_under_such_a_name_is_left_out() -> None:
     foreign = Version("nanogpt-b", 1, "run", {}, ())
     ours = Version("nanogpt-a", 1, "run", {"domain": "a", "step": "3"}, ())
-    assert ladders([foreign, ours]) == {"a": {3: "models:/nanogpt-a/1"}}
+    spoilt = Version("nanogpt-a", 2, "other", {"domain": "a", "step": "three"}, ())      # in the UI
+    assert ladders([foreign, ours, spoilt]) == {"a": {3: "models:/nanogpt-a/1"}}
 
 
 def test_the_newest_training_counts_and_adapted_models_do_not() -> None:

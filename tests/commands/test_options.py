@@ -80,6 +80,8 @@ BAD = [
     (evaluate, ["--models", "missing.pt"], "missing.pt"),
     (evaluate, ["--models", "short.txt"], "short.txt"),
     (analyze, ["--models", "missing.pt", "--prompts", "latin.txt"], "missing.pt"),
+    (main, ["--cache", "a\udcff"], "cache must be UTF-8 text, got 'a\\udcff'"),
+    (generate, ["--model", "a.pt", "--prompt", "\udcff"], "prompt must be UTF-8 text, got '\\udcff'"),
     (generate, ["--model", "models:/"], "model must exist in the registry or a run, got 'models:/'"),
     (generate, ["--model", "runs:/nothing/x"], "model must exist in the registry or a run, got 'runs:/nothing/x'"),
     (generate, ["--model", "a.pt,b.pt"], "checkpoint must be an existing file, got 'a.pt,b.pt'"),

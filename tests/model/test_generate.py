@@ -12,7 +12,7 @@ from torch import Tensor
 
 from nanogpt.config import ModelConfig
 from nanogpt.model.checkpoint import Checkpoint
-from nanogpt.model.generate import Sampling, Writer, choose, context_start, generate
+from nanogpt.model.generate import DRAWN_TOGETHER, Sampling, Writer, choose, context_start, generate, texts_of, writing
 from nanogpt.model.gpt import GPT
 from nanogpt.text.corpus import Corpus
 from nanogpt.text.vocabulary import UNKNOWN, Vocabulary
@@ -166,6 +166,19 @@ def test_choosing_leaves_the_logits_as_they_are() -> None:
     logits_BV = LOGITS_V.expand(2, -1).clone()
     choose(logits_BV, torch.zeros(2), Sampling(1.0))
     assert torch.equal(logits_BV, LOGITS_V.expand(2, -1))
+
+
+def test_a_temperature_of_nearly_nothing_is_greedy(trained: Checkpoint) -> None:
+    greedy, nearly = (generate(trained.build(), trained.vocabulary, ["To be"], 40, sampling=Sampling(temperature))
+                      for temperature in (0.0, 9e-7))
+    assert greedy == nearly
+
+
+def test_random_numbers_are_drawn_as_they_are_needed(trained: Checkpoint) -> None:
+    model, vocabulary = trained.build(), trained.vocabulary
+    endless = writing(model, vocabulary, ["To be", "A"], 10**9, seeds=[3, 4])
+    first = [next(endless) for _ in range(DRAWN_TOGETHER + 5)]
+    assert texts_of(first, 2) == generate(model, vocabulary, ["To be", "A"], DRAWN_TOGETHER + 5, seeds=[3, 4])
 
 
 def test_unk_is_never_written(trained: Checkpoint) -> None:

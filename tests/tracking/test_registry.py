@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from pathlib import Path
 
@@ -54,6 +55,12 @@ def test_an_alias_waits_for_a_reload_that_scores_the_same(models: str, trained: 
     assert "best" not in mlflow.MlflowClient().get_registered_model(NAME).aliases
     verification.promote(uri, ["best", "final"], split, score, tiny_config)
     assert set(registry.version_of(uri).aliases) >= {"late", "best", "final"}
+
+
+def test_a_tag_that_is_no_number_is_none() -> None:
+    tags = {"bits_per_byte": "2.5", "step": "three"}
+    assert registry.number_in(tags, "bits_per_byte") == 2.5
+    assert math.isnan(registry.number_in(tags, "step")) and math.isnan(registry.number_in(tags, "seed"))
 
 
 def test_best_is_the_lowest_score_on_the_newest_versions_text(models: str, checkpoints: list[Checkpoint]) -> None:
