@@ -18,7 +18,7 @@ from torch import Tensor
 from nanogpt.config import SPLIT_WAYS, ModelConfig
 from nanogpt.errors import UserError, one_line, require
 from nanogpt.model.gpt import GPT, count_weights
-from nanogpt.model.payload import bytes_of, load_payload, save_payload
+from nanogpt.model.payload import bytes_of, is_finite, load_payload, save_payload
 from nanogpt.model.skip_initialization import skip_initialization
 from nanogpt.text.vocabulary import Vocabulary
 
@@ -90,7 +90,7 @@ def save_checkpoint(checkpoint: Checkpoint, path: Path) -> Path:
     if path.exists():
         raise FileExistsError(f"a checkpoint is never overwritten: {path}")
     require_finite(checkpoint)
-    return save_payload(checkpoint.payload(), path)
+    return save_payload(checkpoint.payload(), path, numbers=False)      # `sha256` is of them
 
 
 def load_checkpoint(path: Path | str) -> Checkpoint:
@@ -102,16 +102,14 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
     if not path.is_file():
         raise UserError(f"checkpoint must be an existing file, got {str(path)!r}")
     try:
-        stored = load_payload(path, PARTS, earlier=True)
+        stored = load_payload(path, PARTS, numbers=False, earlier=True)
         checkpoint = Checkpoint(
             domain=stored["domain"], step=stored["step"], model_config=model_config_of(stored["config"]),
             vocabulary=Vocabulary("".join(stored["vocabulary"])), weights=stored["model"],
             character_counts_V=stored["character_counts"], notes=stored["notes"])
-        check(checkpoint)
+        check(checkpoint, stored["sha256"])
         require(checkpoint.vocabulary.sha256 == stored["vocabulary_sha256"], "vocabulary must have its SHA-256",
                 checkpoint.vocabulary.sha256)
-        require(checkpoint.sha256 == stored["sha256"], "weights, shape, vocabulary and counts must have their SHA-256",
-                checkpoint.sha256)
     except Exception as error:  # torch.load raises many kinds on foreign bytes, in many lines
         raise refusal("save_checkpoint", path, error) from error
     return checkpoint
@@ -131,8 +129,11 @@ def model_config_of(stored: Mapping[str, Any]) -> ModelConfig:
     return ModelConfig(**stored)
 
 
-def check(checkpoint: Checkpoint) -> None:
-    """Raise UserError for a checkpoint that no training of ours writes, before anything is made of it."""
+def check(checkpoint: Checkpoint, recorded: object) -> None:
+    """Raise UserError for a checkpoint that no training of ours writes, or that has another SHA-256 than was recorded.
+
+    Nothing is made of it before.
+    """
     size, weights, counts_V = len(checkpoint.vocabulary), checkpoint.weights, checkpoint.character_counts_V
     require(bool(NAME.fullmatch(checkpoint.domain)), "domain must be a name", checkpoint.domain)
     require(type(checkpoint.step) is int and 0 <= checkpoint.step < 2**53, "step must be a number", checkpoint.step)
@@ -147,6 +148,9 @@ def check(checkpoint: Checkpoint) -> None:
         plain = isinstance(name, str) and type(value) in (NOTE_TYPES.get(name), *(() if name in NOTE_TYPES else PLAIN))
         require(plain, "notes must be plain values", {name: value})
     require(checkpoint.notes.get("split", SPLIT_WAYS[0]) in SPLIT_WAYS, "split must be a known one", checkpoint.notes)
+    if checkpoint.sha256 != recorded:
+        raise UserError(f"the weights must have their recorded SHA-256 {str(recorded)[:12]}…, got "
+                        f"{checkpoint.sha256[:12]}…")
 
 
 def check_weights(weights: Mapping[str, Tensor], config: ModelConfig, vocab_size: int) -> None:
@@ -166,5 +170,5 @@ def weight_shapes(config: ModelConfig, vocab_size: int) -> Mapping[str, torch.Si
 
 def require_finite(checkpoint: Checkpoint) -> None:
     """Raise UserError for weights that are not finite: those of a training that diverged are not kept."""
-    wrong = [name for name, tensor in checkpoint.weights.items() if not bool(tensor.isfinite().all())]
+    wrong = [name for name, tensor in checkpoint.weights.items() if not is_finite(tensor)]
     require(not wrong, f"weights of {checkpoint.title} must be finite", wrong[:3])

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from nanogpt.errors import UserError, one_line, require
 from nanogpt.model.gpt import GPT
-from nanogpt.model.payload import load_payload, save_payload
+from nanogpt.model.payload import is_finite, load_payload, save_payload
 from nanogpt.training.optimizer import pieces
 
 
@@ -56,11 +56,11 @@ def check_values(state: TrainingState) -> None:
     for name, value in state.identity.items():
         require(type(value) in (str, int, float, bool), "identity must be plain values", name)
     for name, tensor in state.weights.items():
-        require(bool(tensor.isfinite().all()), "weights must be finite", name)
+        require(is_finite(tensor), "weights must be finite", name)
     for optimizer in state.optimizers:
         for kept in optimizer["state"].values():
             for name, tensor in kept.items():
-                require(bool(tensor.isfinite().all()), "what an optimizer keeps must be finite", name)
+                require(is_finite(tensor), "what an optimizer keeps must be finite", name)
 
 
 def check_shapes(state: TrainingState, model: GPT) -> None:
