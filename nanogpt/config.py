@@ -169,6 +169,8 @@ class TransferConfig:
     trials: int = knob(8, "Optuna trials for each learning rate that is tuned")
     tune_by: str = knob("stage", "in a grid of transfers a learning rate is tuned for each stage (over all its "
                                  "sources and targets together) or for each cell (source, target and stage)")
+    tuning_trainings: int = knob(2, "trainings of each source, those of the first seeds, that a stage's rate is tuned "
+                                    "over; it then serves all seeds")
     tuning_seeds: int = knob(1, "draws of windows that each trial adapts to, other ones than those reported")
     sampler: str = knob("grid", "grid (the trials lie evenly over the logarithm of the rate) or tpe; with tpe the one "
                               "fixed rate of a grid of transfers is the middle of the range")
@@ -182,9 +184,10 @@ class TransferConfig:
     def __post_init__(self) -> None:
         require(self.tune_by in TUNE_BY, f"tune_by must be {' or '.join(TUNE_BY)}", self.tune_by)
         require(self.sampler in SAMPLERS, f"sampler must be {' or '.join(SAMPLERS)}", self.sampler)
-        require_positive(self, "shots", "transfer_batch_size", "trials", "tuning_seeds", "rate_low", "rate_high",
-                         "curve_points", "curve_characters", "transfer_seeds")
-        require_at_most(self, 1000, "transfer_seeds", "tuning_seeds", "trials", "curve_points", "together")
+        require_positive(self, "shots", "transfer_batch_size", "trials", "tuning_trainings", "tuning_seeds",
+                         "rate_low", "rate_high", "curve_points", "curve_characters", "transfer_seeds")
+        require_at_most(self, 1000, "transfer_seeds", "tuning_trainings", "tuning_seeds", "trials", "curve_points",
+                        "together")
         require_at_most(self, 1_000_000, "transfer_steps", "transfer_batch_size", "shots")
         require(self.fine_tune in ("all", "head"), "fine_tune must be all or head", self.fine_tune)
         require(self.together >= 0, "together must be >= 0", self.together)
@@ -363,16 +366,15 @@ PRESETS: dict[str, dict[str, Any]] = {
     "quick": {},
     "standard": {"n_layer": 4, "n_embd": 128, "block_size": 256, "batch_size": 8, "max_steps": 1600,
                  "learning_rate": 0.005, "weight_decay": 0.1, "checkpoints": 16, "log_every": 50,
-                 "seeds": 3, "eval_characters": 16_384, "tuning_seeds": 2, "transfer_steps": 50, "curve_points": 5,
-                 "grid_shots": "1,4,16,64,256", "transfer_seeds": 3,
-                 "curve_characters": 16_384, "temperature_characters": 16_384, "generate_characters": 200,
+                 "seeds": 3, "eval_characters": 16_384, "transfer_steps": 32, "transfer_batch_size": 8,
+                 "curve_points": 4, "grid_shots": "1,16,256", "transfer_seeds": 2,
+                 "curve_characters": 4096, "temperature_characters": 16_384, "generate_characters": 200,
                  "joint": True, "methods": ",".join(ATTRIBUTION_METHODS)},
     "gpu": {"n_layer": 6, "n_head": 6, "n_embd": 384, "block_size": 256, "batch_size": 64, "max_steps": 600,
             "matrix_learning_rate": 0.03, "learning_rate": 0.0025, "dropout": 0.2, "weight_decay": 0.2,
             "checkpoints": 16, "log_every": 50, "seeds": 3,
-            "eval_characters": 16_384, "tuning_seeds": 2, "transfer_steps": 100, "transfer_batch_size": 16,
-            "curve_points": 10,
-            "grid_shots": "1,4,16,64,256", "transfer_seeds": 3,
+            "eval_characters": 16_384, "transfer_steps": 32, "transfer_batch_size": 16, "curve_points": 4,
+            "grid_shots": "1,16,256", "transfer_seeds": 2,
             "curve_characters": 16_384, "temperature_characters": 16_384, "generate_characters": 200,
             "joint": True, "methods": ",".join(ATTRIBUTION_METHODS)},
 }

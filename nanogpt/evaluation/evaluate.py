@@ -20,6 +20,7 @@ from nanogpt.model.device import products_in, scoring_type
 from nanogpt.model.gpt import GPT
 from nanogpt.text.corpus import Split
 from nanogpt.text.windows import scoring_windows
+from nanogpt.training.stacked import stack
 
 CHARACTERS_PER_BATCH = 8192
 Columns = tuple[Tensor, ...]
@@ -165,6 +166,16 @@ def stacked_losses(model: GPT, splits: Sequence[Split]) -> list[Tensor]:
         for parts, nats_BT, window in zip(parts_MN, nats.view(len(splits), -1, block_size).cpu(), windows, strict=True):
             parts.append(nats_BT[window.scored_BT])
     return [torch.cat(parts) for parts in parts_MN]
+
+
+def losses_together(checkpoints: Sequence[Checkpoint], splits: Sequence[Split], device: torch.device,
+                    ) -> list[tuple[float, float]]:
+    """Score each checkpoint on the text in its place, all at once; returns bits per byte and nats per character.
+
+    ValueError where the checkpoints differ in shape.
+    """
+    nats = stacked_losses(stack(checkpoints, device), splits)
+    return [mean_losses(nats_N, split) for nats_N, split in zip(nats, splits, strict=True)]
 
 
 def mean_losses(nats_N: Tensor, split: Split) -> tuple[float, float]:

@@ -11,7 +11,7 @@ from itertools import groupby
 
 from nanogpt.config import Config, Row
 from nanogpt.errors import UserError
-from nanogpt.evaluation.evaluate import mean_losses, stacked_losses
+from nanogpt.evaluation.evaluate import losses_together
 from nanogpt.model.checkpoint import Checkpoint, save_checkpoint
 from nanogpt.model.device import resolve_device
 from nanogpt.study.inputs import StudiedModel, text_dataset
@@ -24,7 +24,6 @@ from nanogpt.tracking import registry
 from nanogpt.tracking.run import TRAININGS, TrackedRun, open_run, open_run_id
 from nanogpt.tracking.scratch import scratch_path
 from nanogpt.training.loop import Pretraining, Progress, train_together
-from nanogpt.training.stacked import stack
 from nanogpt.training.state import TrainingState, load_state, save_state
 
 log = logging.getLogger("nanogpt")
@@ -195,10 +194,9 @@ def validation_scores(tracked: Sequence[TrackedTraining], records: Sequence[Prog
     checkpoints = [progress.checkpoint for progress in records if progress.checkpoint]
     if not checkpoints:
         return [{"validation_bits_per_byte": None, "validation_nats": None} for _ in records]
-    model = stack(checkpoints, resolve_device(tracked[0].config.device))
-    splits = [training.validation for training in tracked]
+    device = resolve_device(tracked[0].config.device)
     return [{"validation_bits_per_byte": bits_per_byte, "validation_nats": nats} for bits_per_byte, nats in
-            (mean_losses(nats_N, split) for nats_N, split in zip(stacked_losses(model, splits), splits, strict=True))]
+            losses_together(checkpoints, [training.validation for training in tracked], device)]
 
 
 def finish(training: TrackedTraining, study: Study) -> list[StudiedModel]:

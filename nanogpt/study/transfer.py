@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
 
 from nanogpt.config import Config, Row
 from nanogpt.errors import require
-from nanogpt.evaluation.evaluate import evaluate
+from nanogpt.evaluation.evaluate import losses_together
 from nanogpt.model.checkpoint import Checkpoint
-from nanogpt.study.inputs import StudiedModel, build_model
+from nanogpt.model.device import resolve_device
+from nanogpt.study.inputs import StudiedModel
 from nanogpt.study.phase import Study
 from nanogpt.study.tables import Tables
 from nanogpt.study.transfer_runs import (
@@ -21,8 +22,9 @@ from nanogpt.study.transfer_runs import (
     FineTunedRun,
     TransferCell,
     fill_measures,
-    log_cell,
+    log_pair,
     log_stage_tuning,
+    lowest_loss,
     register_best,
 )
 from nanogpt.text.corpus import Corpus
@@ -74,23 +76,24 @@ def check_grid(config: Config, corpora: Mapping[str, Corpus]) -> None:
 
 def transfer_cells(cells: Sequence[TransferCell], config: Config, tables: Tables, *,
                    learning_rate: float | None = None, alone: bool = False) -> None:
-    """Transfer every cell, in a run each; then register the best adapted model of each source and target.
+    """Transfer every cell, log each model and target in a run, and register the best of each source and target.
 
     A given `learning_rate` is taken in place of the fixed one and nothing is tuned. `alone`: the run of a transfer is
     all there is, so it holds measures and figures itself, and its rate is its own.
     """
     if learning_rate is not None:
         require(0 <= learning_rate < math.inf, "rate must be >= 0 and finite", learning_rate)
-    test_losses: TestLosses = {}
-    logged = []
+    before, best = test_losses(cells, config), BestAdapted()
+    results: dict[tuple[str, str], list[CellResult]] = {}
     for shots in dict.fromkeys(cell.shots for cell in cells):
         group = [cell for cell in cells if cell.shots == shots]
         own_config = replace(config, transfer=replace(config.transfer, shots=shots))
         tuned = [TunedCell({"fixed": learning_rate}) for _ in group] if learning_rate is not None else (
             tune_alone(group, own_config) if alone else tune_grid(group, own_config, tables))
-        for result in transfer_group(group, tuned, own_config, test_losses):
-            logged.append(log_cell(result, own_config, tables, alone=alone))
-    register_best(logged, config)
+        for result in transfer_group(group, tuned, own_config, before, best):
+            results.setdefault(result.cell.pair, []).append(result)
+    register_best([log_pair(parts, best[pair][1], config, tables, alone=alone) for pair, parts in results.items()],
+                  config)
 
 
 def tune_alone(cells: Sequence[TransferCell], config: Config) -> list[TunedCell]:
@@ -108,14 +111,15 @@ def tune_cells(cells: Sequence[TransferCell], config: Config) -> list[tuple[list
 
 
 def tune_grid(cells: Sequence[TransferCell], config: Config, tables: Tables) -> list[TunedCell]:
-    """Tune a rate for each stage over all its cells at once, with equal budgets, in a run for each stage.
+    """Tune a rate for each stage over cells of all its pairs at once, with equal budgets, in a run for each stage.
 
     The tuned rate is the stage's, or with `tune_by=cell` the cell's own best among the same trials. The fixed rate is
     one for all: that of the lowest mean over the stages. Both are chosen on validation text, before test is read.
     """
     stages = {stage: [i for i, cell in enumerate(cells) if cell.model.stage == stage]
               for stage in dict.fromkeys(cell.model.stage for cell in cells)}
-    pairs = {stage: [(cells[i].model.checkpoint, cells[i].target) for i in places] for stage, places in stages.items()}
+    tuned_on = {stage: tuning_places(places, cells, config) for stage, places in stages.items()}
+    pairs = {stage: [(cells[i].model.checkpoint, cells[i].target) for i in tuned_on[stage]] for stage in stages}
     names = {stage: study_name(pairs[stage], f"{stage}-to-all", config) for stage in stages}
     studies = [open_study(name, config.transfer.storage) for name in names.values()]
     trials_of = dict(zip(stages, tune(studies, list(pairs.values()), config), strict=True))
@@ -123,11 +127,20 @@ def tune_grid(cells: Sequence[TransferCell], config: Config, tables: Tables) -> 
     tuned: dict[int, TunedCell] = {}
     for stage, places in stages.items():
         log_stage_tuning(stage, trials_of[stage], names[stage], config, tables)
-        for number, i in enumerate(places):
-            own = [trial.of_pair(number) for trial in trials_of[stage]]
+        for i in places:
+            own = [trial.of_pair(tuned_on[stage].index(i)) for trial in trials_of[stage] if i in tuned_on[stage]]
             chosen = best_rate(own if config.transfer.tune_by == "cell" else trials_of[stage])
             tuned[i] = TunedCell({"tuned": chosen, "fixed": fixed}, own, names[stage])
     return [tuned[i] for i in range(len(cells))]
+
+
+def tuning_places(places: Sequence[int], cells: Sequence[TransferCell], config: Config) -> list[int]:
+    """Choose the cells of a stage that its rate is tuned over: those of the first trainings of each source.
+
+    All of them where each cell has a rate of its own.
+    """
+    first = sorted({cells[i].model.seed for i in places})[:config.transfer.tuning_trainings]
+    return [i for i in places if config.transfer.tune_by == "cell" or cells[i].model.seed in first]
 
 
 def scratch_model(untrained: StudiedModel) -> StudiedModel:
@@ -151,54 +164,77 @@ def grid_cells(models: Sequence[StudiedModel], corpora: Mapping[str, Corpus], co
             for name, target in corpora.items() if name != model.domain]
 
 
-def transfer_group(cells: Sequence[TransferCell], tuned: Sequence[TunedCell], config: Config,
-                   test_losses: TestLosses) -> Iterator[CellResult]:
-    """Run each cell with fresh seeds at each view's rate: what was tuned on is not what is reported."""
-    seeds = range(config.seed + 1, config.seed + 1 + config.transfer.transfer_seeds)
-    jobs = dict.fromkeys((i, rate, seed) for i, own in enumerate(tuned) for rate in own.rates.values()
-                         for seed in seeds)
-    curves = fine_tune(cells, jobs, config)
-    tests = {job: score_tests(cells[job[0]], points[-1].checkpoint, config, test_losses)
-             for job, points in curves.items()}
-    for i, (cell, own) in enumerate(zip(cells, tuned, strict=True)):
-        runs = [FineTunedRun(view, seed, rate, curves[i, rate, seed], tests[i, rate, seed])
-                for view, rate in own.rates.items() for seed in seeds]
-        yield CellResult(cell, own.trials, runs, own.study)
-
-
 Job = tuple[int, float, int]
 """Place of the cell, learning rate, seed."""
+BestAdapted = dict[tuple[str, str], tuple[float, Checkpoint]]
+"""Model and target to the lowest validation loss of its transfers, with whatever shots, and the weights there."""
 
 
-def fine_tune(cells: Sequence[TransferCell], jobs: Iterable[Job], config: Config) -> dict[Job, list[AdaptationPoint]]:
-    """Run every job, as many together as the configuration allows; returns their learning curves."""
-    waiting, size = list(jobs), transfers_together(config)
-    curves: dict[Job, list[AdaptationPoint]] = {}
+@dataclass(frozen=True)
+class FineTuned:
+    """What is kept of a fine-tuning: its curve without weights, the step it was stopped at, its test losses."""
+
+    points: list[AdaptationPoint]
+    stopped_step: int
+    test: Row
+
+
+def transfer_group(cells: Sequence[TransferCell], tuned: Sequence[TunedCell], config: Config, before: TestLosses,
+                   best: BestAdapted) -> Iterator[CellResult]:
+    """Run each cell with fresh seeds at each view's rate: what was tuned on is not what is reported."""
+    seeds = range(config.seed + 1, config.seed + 1 + config.transfer.transfer_seeds)
+    waiting = list(dict.fromkeys((i, rate, seed) for i, own in enumerate(tuned) for rate in own.rates.values()
+                                 for seed in seeds))
+    size, done = transfers_together(config), dict[Job, FineTuned]()
     for begin in range(0, len(waiting), size):
-        part = waiting[begin:begin + size]
-        members = [FineTuning(cells[i].model.checkpoint, cells[i].target, rate, seed) for i, rate, seed in part]
-        for job, points in zip(part, zip(*adapt(members, config), strict=True), strict=True):
-            curves[job] = list(points)
-    return curves
+        jobs = waiting[begin:begin + size]
+        done |= zip(jobs, fine_tune(jobs, cells, config, before, best), strict=True)
+    for i, (cell, own) in enumerate(zip(cells, tuned, strict=True)):
+        ended = [(view, seed, rate, done[i, rate, seed]) for view, rate in own.rates.items() for seed in seeds]
+        runs = [FineTunedRun(view, seed, rate, job.points, job.stopped_step, job.test)
+                for view, seed, rate, job in ended]
+        result = CellResult(cell, own.trials, runs, own.study)
+        log.info("      %s · rate %.2g · %.3f → %.3f bits per byte", cell.title, result.best.learning_rate,
+                 result.best.test["zero_shot_bits_per_byte"], result.best.test["test_bits_per_byte"])
+        yield result
 
 
-def score_tests(cell: TransferCell, adapted: Checkpoint | None, config: Config, known: TestLosses) -> Row:
-    """Score model and adapted model on the test text of the target and of the model's own domain, where there is one.
+def fine_tune(jobs: Sequence[Job], cells: Sequence[TransferCell], config: Config, before: TestLosses,
+              best: BestAdapted) -> Iterator[FineTuned]:
+    """Run some jobs as one model and score them on test text; of the weights those that are the best are kept."""
+    members = [FineTuning(cells[i].model.checkpoint, cells[i].target, rate, seed) for i, rate, seed in jobs]
+    curves = list(zip(*adapt(members, config), strict=True))
+    adapted = [points[-1].checkpoint for points in curves]
+    assert all(adapted)
+    checkpoints = [checkpoint for checkpoint in adapted if checkpoint]
+    own = [cells[i].own for i, *_ in jobs]
+    on_target = losses_on_test(checkpoints, [cells[i].target for i, *_ in jobs], config)
+    on_own = iter(losses_on_test([checkpoint for checkpoint, corpus in zip(checkpoints, own, strict=True) if corpus],
+                                 [corpus for corpus in own if corpus], config))
+    for (i, *_), points, checkpoint, after in zip(jobs, curves, checkpoints, on_target, strict=True):
+        cell, loss = cells[i], lowest_loss(points)
+        test = {"zero_shot_bits_per_byte": before[cell.pair], "test_bits_per_byte": after}
+        if cell.own:
+            test |= {"source_bits_per_byte_before": before[cell.pair[0], cell.own.name],
+                     "source_bits_per_byte_after": next(on_own)}
+        if cell.pair not in best or loss < best[cell.pair][0]:
+            best[cell.pair] = loss, checkpoint
+        yield FineTuned([replace(point, checkpoint=None) for point in points], checkpoint.step, test)
 
-    Bits per byte.
-    """
-    assert adapted is not None
-    row: Row = {}
-    for corpus, before, after in ((cell.target, "zero_shot_bits_per_byte", "test_bits_per_byte"),
-                                  (cell.own, "source_bits_per_byte_before", "source_bits_per_byte_after")):
-        if corpus is not None:
-            place = cell.model.checkpoint.sha256, corpus.name
-            if place not in known:
-                known[place] = loss_on_test(cell.model.checkpoint, corpus, config)
-            row |= {before: known[place], after: loss_on_test(adapted, corpus, config)}
-    return row
+
+def test_losses(cells: Sequence[TransferCell], config: Config) -> TestLosses:
+    """Score the models of all cells, before they are adapted, on the test texts of targets and of their own domains."""
+    wanted = {(cell.model.checkpoint.sha256, corpus.name): (cell.model.checkpoint, corpus)
+              for cell in cells for corpus in (cell.target, cell.own) if corpus}
+    checkpoints, corpora = zip(*wanted.values(), strict=True)
+    return dict(zip(wanted, losses_on_test(checkpoints, corpora, config), strict=True))
 
 
-def loss_on_test(checkpoint: Checkpoint, corpus: Corpus, config: Config) -> float:
-    split = corpus.test.spread(config.analysis.eval_characters)
-    return evaluate(build_model(checkpoint, config), checkpoint, split).bits_per_byte
+def losses_on_test(checkpoints: Sequence[Checkpoint], corpora: Sequence[Corpus], config: Config) -> list[float]:
+    """Score each checkpoint on the test text of the corpus in its place, bits per byte, as many together as may be."""
+    size, losses = transfers_together(config), list[float]()
+    for begin in range(0, len(checkpoints), size):
+        splits = [corpus.test.spread(config.analysis.eval_characters) for corpus in corpora[begin:begin + size]]
+        scored = losses_together(checkpoints[begin:begin + size], splits, resolve_device(config.device))
+        losses += [bits_per_byte for bits_per_byte, _ in scored]
+    return losses

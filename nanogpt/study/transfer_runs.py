@@ -42,6 +42,11 @@ class TransferCell:
         return f"{self.model.title} → {self.target.name} · {self.shots} shots"
 
     @property
+    def pair(self) -> tuple[str, str]:
+        """Name the model, by its weights, and the target: what all shots have in common."""
+        return self.model.checkpoint.sha256, self.target.name
+
+    @property
     def row(self) -> Row:
         """Give the columns that name it in tables."""
         return {"source": self.model.domain, "training_seed": self.model.seed, "stage": self.model.stage,
@@ -56,19 +61,13 @@ class FineTunedRun:
     seed: int
     learning_rate: float
     points: list[AdaptationPoint]
+    stopped_step: int           # where its validation loss was lowest
     test: Row
-
-    @property
-    def adapted(self) -> Checkpoint:
-        checkpoint = self.points[-1].checkpoint
-        assert checkpoint is not None
-        return checkpoint
 
     @property
     def loss(self) -> float:
         """Give the lowest validation loss, bits per byte, by which the best is chosen."""
-        return min((point.bits_per_byte for point in self.points if math.isfinite(point.bits_per_byte)),
-                   default=math.inf)
+        return lowest_loss(self.points)
 
     @property
     def diverged(self) -> bool:
@@ -77,6 +76,11 @@ class FineTunedRun:
     @property
     def row(self) -> Row:
         return {"view": self.view, "seed": self.seed, "learning_rate": self.learning_rate}
+
+
+def lowest_loss(points: Sequence[AdaptationPoint]) -> float:
+    """Find the lowest finite validation loss of a learning curve, bits per byte; infinite where there is none."""
+    return min((point.bits_per_byte for point in points if math.isfinite(point.bits_per_byte)), default=math.inf)
 
 
 @dataclass(frozen=True)
@@ -101,7 +105,7 @@ class CellResult:
     def tables(self) -> Tables:
         """Fill the tables of transfers, their curves and their trials."""
         cell, tables = self.cell.row, Tables()
-        tables.add("transfers", (cell | run.row | {"trials": len(self.trials), "stopped_at_step": run.adapted.step,
+        tables.add("transfers", (cell | run.row | {"trials": len(self.trials), "stopped_at_step": run.stopped_step,
                                                      "last_bits_per_byte": run.points[-1].bits_per_byte}
                                  | OWN_TEXT_UNKNOWN | run.test
                                   for run in self.runs))
@@ -111,12 +115,17 @@ class CellResult:
 
 
 @dataclass(frozen=True)
-class LoggedCell:
-    """A cell's result, the run that holds it and the local file of its best adapted model."""
+class LoggedPair:
+    """A model adapted to a target with each number of shots, the run that holds it, and its best adapted model."""
 
-    result: CellResult
+    results: Sequence[CellResult]
+    adapted: Checkpoint
     run: TrackedRun
-    path: Path
+    path: Path                  # the local file of `adapted`
+
+    @property
+    def best(self) -> CellResult:
+        return min(self.results, key=lambda result: result.best.loss)
 
 
 def curve_rows(run: FineTunedRun, cell: Row) -> Iterator[Row]:
@@ -125,31 +134,43 @@ def curve_rows(run: FineTunedRun, cell: Row) -> Iterator[Row]:
                                 "validation_nats": point.nats_per_character}
 
 
-def log_cell(result: CellResult, config: Config, tables: Tables, *, alone: bool) -> LoggedCell:
-    """Log a cell in a run: trials below it, learning curves, tables, and the best adapted model as a file."""
-    cell, cell_tables, best = result.cell, result.tables(), result.best
-    with open_run(f"transfer {cell.title} · {config.preset} · seed {config.seed}", config, phase="transfer",
-                  parent_uri=cell.model.uri, corpus_sha256=cell.target.source.sha256,
-                  vocabulary_sha256=cell.target.vocabulary.sha256, **cell.row) as run:
+def log_pair(results: Sequence[CellResult], adapted: Checkpoint, config: Config, tables: Tables, *,
+             alone: bool) -> LoggedPair:
+    """Log all shots of a model and a target in a run: learning curves, tables, and the best adapted model as a file."""
+    cell, pair_tables, shots = results[0].cell, Tables(), ",".join(str(result.cell.shots) for result in results)
+    for result in results:
+        pair_tables.add_all(result.tables())
+    with open_run(pair_name(cell, config), config, phase="transfer", parent_uri=cell.model.uri,
+                  corpus_sha256=cell.target.source.sha256, vocabulary_sha256=cell.target.vocabulary.sha256,
+                  **cell.row | {"shots": shots}) as run:
         tables.links[run.name] = run.link
-        if alone:
-            log_trials(run, result.trials, result.study, config)
-        elif result.trials:
-            run.tags({"optuna_study": result.study, "optuna_storage": config.transfer.storage})
-        log_views(run, result)
-        path = save_checkpoint(best.adapted, scratch_path("adapted.pt"))
+        for result in results:
+            if alone:
+                log_trials(run, result.trials, result.study, config)
+            elif result.trials:
+                run.tags({"optuna_study": result.study, "optuna_storage": config.transfer.storage})
+        run.metrics_by_step(view_metrics(results))
+        path = save_checkpoint(adapted, scratch_path("adapted.pt"))
         run.file(path, "checkpoints")
-        log_tables(run, cell_tables, show=alone)
+        log_tables(run, pair_tables, show=alone)
         if alone:
-            log_alone(run, cell_tables, config)
-        run.describe("\n".join(
-            f"- {view} learning rate {runs[0].learning_rate:.2g}: from {mean_of(runs, 'zero_shot_bits_per_byte'):.3f} "
-            f"to **{mean_of(runs, 'test_bits_per_byte'):.3f}** bits per byte on {cell.target.name} (test, mean of "
-            f"{len(runs)} seeds)" for view, runs in result.by_view.items()))
-    tables.add_all(cell_tables)
-    log.info("      %s · rate %.2g · %.3f → %.3f bits per byte", cell.title, best.learning_rate,
-             best.test["zero_shot_bits_per_byte"], best.test["test_bits_per_byte"])
-    return LoggedCell(result, run, path)
+            log_alone(run, pair_tables, config)
+        run.describe("\n".join(line for result in results for line in view_lines(result)))
+    tables.add_all(pair_tables)
+    return LoggedPair(results, adapted, run, path)
+
+
+def pair_name(cell: TransferCell, config: Config) -> str:
+    """Name a run by what differs: `math@late → wikipedia`, with the seed of the training where it is another one."""
+    name = f"{cell.model.title.replace(' ', '@', 1)} → {cell.target.name}"
+    return name if cell.model.seed in (config.seed, -1) else f"{name} · seed {cell.model.seed}"
+
+
+def view_lines(result: CellResult) -> Iterator[str]:
+    for view, runs in result.by_view.items():
+        yield (f"- {result.cell.shots} shots, {view} learning rate {runs[0].learning_rate:.2g}: from "
+               f"{mean_of(runs, 'zero_shot_bits_per_byte'):.3f} to **{mean_of(runs, 'test_bits_per_byte'):.3f}** bits "
+               f"per byte on {result.cell.target.name} (test, mean of {len(runs)} seeds)")
 
 
 def log_stage_tuning(stage: str, trials: Sequence[Trial], study: str, config: Config, tables: Tables) -> None:
@@ -183,18 +204,22 @@ def log_trials(run: TrackedRun, trials: Sequence[Trial], study: str, config: Con
                 child.metrics({"tune/bits_per_byte": trial.validation_bits_per_byte})
 
 
-def log_views(run: TrackedRun, result: CellResult) -> None:
-    """Log learning curves and test losses of each view, means over the seeds."""
+def view_metrics(results: Sequence[CellResult]) -> dict[int, dict[str, float]]:
+    """Give learning curves and test losses of each view by step, means over the seeds.
+
+    Where there are several numbers of shots, they are part of the names.
+    """
     by_step: defaultdict[int, dict[str, float]] = defaultdict(dict)
-    for view, runs in result.by_view.items():
-        for points in zip(*(each.points for each in runs), strict=False):
-            loss = sum(point.bits_per_byte for point in points) / len(points)
-            by_step[points[0].step][key("transfer", view, "validation_bits_per_byte")] = loss
-        last = by_step[runs[0].points[-1].step]
-        last[key("transfer", view, "learning_rate")] = runs[0].learning_rate
-        last |= {key("transfer", view, name): mean_of(runs, name) for name in runs[0].test}
-    for step, metrics in by_step.items():
-        run.metrics(metrics, step)
+    for result in results:
+        prefix = ["transfer", *([f"{result.cell.shots}_shots"] if len(results) > 1 else [])]
+        for view, runs in result.by_view.items():
+            for points in zip(*(each.points for each in runs), strict=False):
+                loss = sum(point.bits_per_byte for point in points) / len(points)
+                by_step[points[0].step][key(*prefix, view, "validation_bits_per_byte")] = loss
+            last = by_step[runs[0].points[-1].step]
+            last[key(*prefix, view, "learning_rate")] = runs[0].learning_rate
+            last |= {key(*prefix, view, name): mean_of(runs, name) for name in runs[0].test}
+    return by_step
 
 
 def mean_of(runs: Sequence[FineTunedRun], name: str) -> float:
@@ -220,33 +245,33 @@ def fill_measures(tables: Tables) -> None:
         tables.rows[name] = [{str(column): value for column, value in row.items()} for row in frame.to_dict("records")]
 
 
-def register_best(cells: Iterable[LoggedCell], config: Config) -> None:
+def register_best(logged: Iterable[LoggedPair], config: Config) -> None:
     """Register the adapted model of the lowest validation loss of each source and target."""
-    best: dict[tuple[str, str], LoggedCell] = {}
-    for logged in cells:
-        cell = logged.result.cell
-        pair = cell.model.domain, cell.target.name
-        if pair not in best or logged.result.best.loss < best[pair].result.best.loss:
-            best[pair] = logged
-    for logged in best.values():
-        register_cell(logged, config)
+    best: dict[tuple[str, str], LoggedPair] = {}
+    for pair in logged:
+        cell = pair.best.cell
+        names = cell.model.domain, cell.target.name
+        if names not in best or pair.best.best.loss < best[names].best.best.loss:
+            best[names] = pair
+    for pair in best.values():
+        register_pair(pair, config)
 
 
-def register_cell(logged: LoggedCell, config: Config) -> None:
+def register_pair(logged: LoggedPair, config: Config) -> None:
     """Register an adapted model as a version of `nanogpt-<source>-to-<target>`, unless it began untrained or diverged.
 
     `best` is the version of the lowest loss.
     """
-    cell, best = logged.result.cell, logged.result.best
-    if all(run.diverged for run in logged.result.runs):
+    cell, best, adapted = logged.best.cell, logged.best.best, logged.adapted
+    if all(run.diverged for result in logged.results for run in result.runs):
         log.warning("%s diverged at every learning rate: no adapted model is registered", cell.title)
-    if cell.model.stage == "scratch" or best.adapted.step == 0:    # adapting did nothing but harm
+    if cell.model.stage == "scratch" or adapted.step == 0:    # adapting did nothing but harm
         return
-    adapted, uri = best.adapted, cell.model.uri
+    uri = cell.model.uri
     split = cell.target.validation.spread(config.transfer.curve_characters)
     tags = {"parent": registry.version_of(uri).uri if uri.startswith("models:/") else uri, "stage": cell.model.stage,
             "shots": str(cell.shots), "learning_rate": f"{best.learning_rate:.6g}", "preset": config.preset,
-            "vocabulary_sha256": adapted.vocabulary.sha256, 
+            "vocabulary_sha256": adapted.vocabulary.sha256,
             **score_tags(cell.target.name, split, config.transfer.curve_characters, best.loss)}
     with open_run(logged.run.name, resume=logged.run.id) as run:
         model_id = registry.log_model(adapted, logged.path, {"domain": adapted.domain, "step": adapted.step} | tags,

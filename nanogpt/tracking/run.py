@@ -89,6 +89,13 @@ class TrackedRun:
                  for name, value in values.items() if value == value]
         mlflow.MlflowClient().log_batch(self.id, metrics=batch)
 
+    def metrics_by_step(self, by_step: Mapping[int, Mapping[str, float]]) -> None:
+        """Log finite numbers of many training steps in one batch."""
+        now = get_current_time_millis()
+        batch = [Metric(name, float(value), now, step) for step, values in by_step.items()
+                 for name, value in values.items() if value == value]
+        mlflow.MlflowClient().log_batch(self.id, metrics=batch)
+
     def models(self, ids: Iterable[str | None]) -> None:
         """Record which logged models were read."""
         inputs = [LoggedModelInput(model_id) for model_id in ids if model_id]

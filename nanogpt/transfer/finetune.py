@@ -52,7 +52,7 @@ class AdaptationPoint:
     step: int
     bits_per_byte: float
     nats_per_character: float
-    checkpoint: Checkpoint | None      # at the last point alone: the model at the point of the lowest loss
+    checkpoint: Checkpoint | None      # at the last point alone, if kept: the model at the point of the lowest loss
 
 
 @dataclass
@@ -94,14 +94,14 @@ def batches(windows_MKT: Tensor, batch_size: int, steps: int, seeds: Sequence[in
         yield window_NT[:, :-1], window_NT[:, 1:]
 
 
-def adapt(members: Sequence[FineTuning], config: Config) -> Iterator[list[AdaptationPoint]]:
+def adapt(members: Sequence[FineTuning], config: Config, *, keep: bool = True) -> Iterator[list[AdaptationPoint]]:
     """Fine-tune each member with a fresh Adam at its rate after a short warm-up; yields points of all learning curves.
 
     All weights learn, or the head alone. The first points are the zero-shot ones; the last carry the adapted
     checkpoints, each as it was at the point of its lowest validation loss (early stopping: at step 0 where all steps
-    did harm); the members' own checkpoints stay as they are. Only training and validation text is read. Ends at the
-    first point where no loss is finite. UserError where the members differ in shape, or one from its target in
-    vocabulary.
+    did harm), unless told not to `keep` them; the members' own checkpoints stay as they are. Only training and
+    validation text is read. Ends at the first point where no loss is finite. UserError where the members differ in
+    shape, or one from its target in vocabulary.
     """
     settings, device = config.transfer, resolve_device(config.device)
     for member in members:
@@ -124,10 +124,10 @@ def adapt(members: Sequence[FineTuning], config: Config) -> Iterator[list[Adapta
         if step in points:
             losses = validation_losses(model, members, settings.curve_characters)
             for i, (bits_per_byte, _) in enumerate(losses):
-                if bits_per_byte < stopped[i].bits_per_byte:
+                if keep and bits_per_byte < stopped[i].bits_per_byte:
                     stopped[i] = Stopped(step, bits_per_byte, weights_of_member(model, i))
             last = step == settings.transfer_steps or not any(math.isfinite(bits) for bits, _ in losses)
-            yield [AdaptationPoint(step, *loss, adapted(member, best, windows_KT) if last else None)
+            yield [AdaptationPoint(step, *loss, adapted(member, best, windows_KT) if keep and last else None)
                    for member, loss, best, windows_KT in zip(members, losses, stopped, windows_MKT, strict=True)]
             if last:
                 return

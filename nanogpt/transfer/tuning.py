@@ -41,7 +41,7 @@ PROCESS = "process"
 DIGEST = "sha256"
 """The attribute of a trial with the digest of all that is read of it."""
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
-NOT_ASKED = ("stages", "storage", "grid_shots", "transfer_seeds", "together", "tune_by")
+NOT_ASKED = ("stages", "storage", "grid_shots", "transfer_seeds", "together", "tune_by", "tuning_trainings")
 """Settings that do not change what a study asks: of what else it is asked, and where it is kept."""
 BY_PAIR = "by_pair"
 """The attribute of a trial with the loss of each source and target."""
@@ -254,7 +254,8 @@ def run_trials(running: Sequence[RunningTrial], config: Config) -> None:
     owners = [trial for trial in running for _ in trial.members]
     size = transfers_together(config)
     batches = [slice(begin, begin + size) for begin in range(0, len(members), size)]
-    curves: list[Iterator[Sequence[AdaptationPoint | None]]] = [adapt(members[batch], config) for batch in batches]
+    curves: list[Iterator[Sequence[AdaptationPoint | None]]] = [
+        adapt(members[batch], config, keep=False) for batch in batches]
     ended = False
     while not ended:
         latest: list[AdaptationPoint | None] = [None] * len(members)
