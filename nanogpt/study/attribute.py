@@ -32,7 +32,7 @@ def attribute_models(study: Study) -> None:
               if not study.compared_stages or model.seed == study.models[0].seed]
     compared = set(study.compared_stages or (stage for model in models for stage in model.stages))
     warn_of_unknown(study.models[0].checkpoint.vocabulary, (prompt for _, prompt in prompts))
-    with open_run(f"analyze · {study.label}", config, phase="analyze") as run:
+    with open_run("attribution", config, phase="analyze") as run:
         study.tables.links[run.name] = run.link
         tables, attributions = Tables(), list[ModelAttributions]()
         for model in models:

@@ -16,7 +16,7 @@ from nanogpt.evaluation.generations import generations, writing_rows
 from nanogpt.evaluation.rows import ScoredTexts, score_domains, scored_texts
 from nanogpt.report.findings import ahead_findings, author_findings, leaks
 from nanogpt.study.inputs import StudiedModel, text_dataset, warn_of_unknown
-from nanogpt.study.phase import Study
+from nanogpt.study.phase import Study, seed_suffix
 from nanogpt.study.tables import Tables, log_figures, log_tables
 from nanogpt.tracking.run import TrackedRun, key, open_run
 
@@ -50,7 +50,7 @@ def evaluate_training(models: Sequence[StudiedModel], texts: ScoredTexts, study:
     """Score the models of one domain and seed in a run; the bits of each character are kept to be compared."""
     tables, domain, seed = Tables(), models[0].domain, models[0].seed
     config = study.config if seed < 0 else replace(study.config, seed=seed)
-    with open_run(f"evaluate {domain} · {config.preset} · seed {config.seed}", config, phase="evaluate", domain=domain,
+    with open_run(f"evaluate {domain}{seed_suffix(seed)}", config, phase="evaluate", domain=domain,
                   vocabulary_sha256=models[0].checkpoint.vocabulary.sha256) as run:
         study.tables.links[run.name] = run.link
         run.datasets(map(text_dataset, study.corpora.values()), "test")
@@ -90,7 +90,7 @@ def score_model(model: StudiedModel, texts: ScoredTexts, study: Study, tables: T
 
 def compare(bits: CharacterBits, texts: ScoredTexts, study: Study) -> None:
     """Compare each domain's own model with its rivals and with baselines; measure distances and leaks; in a run."""
-    with open_run(f"compare · {study.label}", study.config, phase="compare") as run:
+    with open_run("comparison of domains", study.config, phase="compare") as run:
         study.tables.links[run.name], tables = run.link, Tables()
         fill_comparisons(bits, texts, study, tables)
         log_comparisons(run, tables)
@@ -152,7 +152,7 @@ def compare_writing(study: Study) -> None:
     first = {model.domain: model.seed for model in reversed(study.models)}
     last = {model.domain: model for model in study.models
             if model.stage and model.seed == first[model.domain]}      # steps ascend
-    with open_run(f"writing · {study.label}", config, phase="writing") as run:
+    with open_run("writing", config, phase="writing") as run:
         study.tables.links[run.name], tables = run.link, Tables()
         scorers = [(model.build(config), model.checkpoint) for model in last.values()]
         tables.add("writing", writing_rows(study.tables.rows["generations"], scorers, study.corpora,

@@ -10,6 +10,8 @@ from nanogpt.study.inputs import StudiedModel, read_prompts
 from nanogpt.study.tables import Tables
 from nanogpt.text.corpus import Corpus
 
+DEFAULT_SEED = Config().seed
+
 
 @dataclass
 class Study:
@@ -28,10 +30,10 @@ class Study:
         """Read (domain, prompt), the same for all models."""
         return read_prompts(self.config, self.corpora)
 
-    @property
-    def label(self) -> str:
-        """Name preset and seed, as the runs of the study do."""
-        return f"{self.config.preset} · seed {self.config.seed}"
+
+def seed_suffix(seed: int) -> str:
+    """Name the seed of a training at the end of a run's name, unless it is the default or not known."""
+    return "" if seed in (DEFAULT_SEED, -1) else f" · seed {seed}"
 
 
 Phase = Callable[[Study], None]

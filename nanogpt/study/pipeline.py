@@ -16,7 +16,7 @@ from nanogpt.study.attribute import attribute_models
 from nanogpt.study.checks import check_memory
 from nanogpt.study.evaluate import evaluate_models
 from nanogpt.study.inputs import StudiedModel, read_prompts, text_dataset
-from nanogpt.study.phase import Phase, Study
+from nanogpt.study.phase import Phase, Study, seed_suffix
 from nanogpt.study.tables import log_figures, log_tables
 from nanogpt.study.train import train_models
 from nanogpt.study.transfer import check_grid, grid_cells, transfer_models
@@ -56,7 +56,7 @@ def run_study(corpora: Mapping[str, Corpus], config: Config) -> str:
     """Run all phases over all domains, in one run with nested runs; returns a short summary for people."""
     study, began = Study(config, corpora, compared_stages=COMPARED_STAGES), time.monotonic()
     check_study(study)
-    with open_run(f"study {', '.join(corpora)} · {study.label}", config, phase="study") as run:
+    with open_run(f"study {config.preset}{seed_suffix(config.seed)}", config, phase="study") as run:
         run.introduce(INTRODUCTION.format(page=run.page[1:]))
         run.datasets(map(text_dataset, corpora.values()), "study")
         study.tables.add("corpora", (corpus.row() for corpus in corpora.values()))
@@ -84,8 +84,7 @@ def adapt_registered(models: Sequence[StudiedModel], corpora: Mapping[str, Corpu
     """Run the grid of transfers alone, in one run with nested runs; returns what it says of the stages, for people."""
     check_grid(config, corpora)
     study, settings = Study(config, corpora, list(models)), config.transfer
-    name = f"adapt {', '.join(corpora)} · {settings.grid_shots} shots · {settings.transfer_seeds} seeds"
-    with open_run(name, config, phase="adapt") as run:
+    with open_run(f"adapt · {settings.grid_shots} shots", config, phase="adapt") as run:
         log.info("%d transfers, each with %d trials and %d fresh seeds at two learning rates",
                  len(grid_cells(models, corpora, config)), settings.trials, settings.transfer_seeds)
         transfer_models(study)

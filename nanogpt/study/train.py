@@ -15,7 +15,7 @@ from nanogpt.evaluation.evaluate import losses_together
 from nanogpt.model.checkpoint import Checkpoint, save_checkpoint
 from nanogpt.model.device import resolve_device
 from nanogpt.study.inputs import StudiedModel, text_dataset
-from nanogpt.study.phase import Study
+from nanogpt.study.phase import Study, seed_suffix
 from nanogpt.study.stages import stage_steps, stages_of
 from nanogpt.study.tables import Tables, log_figures, log_tables
 from nanogpt.study.verify import promote, score_tags
@@ -76,8 +76,8 @@ def run_trainings(study: Study, resume: str = "") -> None:
     config, corpora = study.config, list(study.corpora.values())
     if not resume and (study.resume or len(corpora) * config.train.seeds == 1):
         return train_corpora(corpora, study)
-    title = f"train {', '.join(study.corpora)} · {config.preset} · {config.train.seeds} seeds from {config.seed}"
-    with open_run(title, config, resume, phase=TRAININGS, domain=",".join(study.corpora)) as run:
+    name = f"train {len(corpora) * config.train.seeds} models"
+    with open_run(name, config, resume, phase=TRAININGS, domain=",".join(study.corpora)) as run:
         train_corpora(corpora, study)
         log_tables(run, study.tables)
         log_figures(run, study.tables, config, "train")
@@ -132,7 +132,7 @@ def seed_title(config: Config, study: Study) -> str:
 def open_training(corpus: Corpus, config: Config, study: Study, parent: str) -> Iterator[TrackedTraining]:
     """Open the run of a training below the run `parent`, a stopped one as it was left."""
     resume = study.resume.get((corpus.name, config.seed), "")
-    with open_run(f"train {corpus.name} · {config.preset} · seed {config.seed}", config, resume, parent,
+    with open_run(f"train {corpus.name}{seed_suffix(config.seed)}", config, resume, parent,
                   phase="train", domain=corpus.name, first_seed=study.config.seed,
                   vocabulary_sha256=corpus.vocabulary.sha256, corpus_sha256=corpus.source.sha256) as run:
         study.tables.links[run.name] = run.link

@@ -12,6 +12,7 @@ from pathlib import Path
 from nanogpt.config import Config, Row
 from nanogpt.model.checkpoint import Checkpoint, save_checkpoint
 from nanogpt.study.inputs import StudiedModel
+from nanogpt.study.phase import seed_suffix
 from nanogpt.study.tables import Tables, log_figures, log_tables
 from nanogpt.study.verify import score_tags
 from nanogpt.text.corpus import Corpus
@@ -140,7 +141,7 @@ def log_pair(results: Sequence[CellResult], adapted: Checkpoint, config: Config,
     cell, pair_tables, shots = results[0].cell, Tables(), ",".join(str(result.cell.shots) for result in results)
     for result in results:
         pair_tables.add_all(result.tables())
-    with open_run(pair_name(cell, config), config, phase="transfer", parent_uri=cell.model.uri,
+    with open_run(pair_name(cell), config, phase="transfer", parent_uri=cell.model.uri,
                   corpus_sha256=cell.target.source.sha256, vocabulary_sha256=cell.target.vocabulary.sha256,
                   **cell.row | {"shots": shots}) as run:
         tables.links[run.name] = run.link
@@ -160,10 +161,9 @@ def log_pair(results: Sequence[CellResult], adapted: Checkpoint, config: Config,
     return LoggedPair(results, adapted, run, path)
 
 
-def pair_name(cell: TransferCell, config: Config) -> str:
+def pair_name(cell: TransferCell) -> str:
     """Name a run by what differs: `math@late → wikipedia`, with the seed of the training where it is another one."""
-    name = f"{cell.model.title.replace(' ', '@', 1)} → {cell.target.name}"
-    return name if cell.model.seed in (config.seed, -1) else f"{name} · seed {cell.model.seed}"
+    return f"{cell.model.title.replace(' ', '@', 1)} → {cell.target.name}{seed_suffix(cell.model.seed)}"
 
 
 def view_lines(result: CellResult) -> Iterator[str]:
@@ -175,7 +175,7 @@ def view_lines(result: CellResult) -> Iterator[str]:
 
 def log_stage_tuning(stage: str, trials: Sequence[Trial], study: str, config: Config, tables: Tables) -> None:
     """Log the tuning of a stage's learning rate in a run: its trials are the steps of two metrics, and a table."""
-    with open_run(f"tune {stage} · {config.transfer.shots} shots · {config.preset} · seed {config.seed}", config,
+    with open_run(f"tune {stage} · {config.transfer.shots} shots", config,
                   phase="tune", stage=stage, optuna_study=study, optuna_storage=config.transfer.storage) as run:
         tables.links[run.name] = run.link
         for trial in trials:

@@ -28,7 +28,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT, MLFLOW_LOGGED_ARTIF
 from mlflow.utils.time import get_current_time_millis
 from mlflow.utils.uri import is_local_uri
 
-from nanogpt.config import Config, config_of
+from nanogpt.config import GROUPS, Config, config_of
 from nanogpt.errors import UserError
 from nanogpt.tracking.download import downloaded
 from nanogpt.tracking.environment import commit, environment, git
@@ -38,6 +38,13 @@ from nanogpt.tracking.store_errors import closed_in_any_case
 
 TRAININGS = "trainings"
 """The phase of a run over several trainings."""
+
+SETTINGS_OF = {"train": {"data", "model", "train"}, TRAININGS: {"data", "model", "train"},
+               "evaluate": {"data", "model", "analysis"}, "compare": {"data", "model", "analysis"},
+               "writing": {"data", "model", "analysis"}, "generate": {"model", "analysis"},
+               "tune": {"data", "model", "transfer"}, "transfer": {"data", "model", "transfer"},
+               "adapt": {"data", "model", "transfer"}, "analyze": {"data", "model", "analysis", "attribution"}}
+"""The groups of settings that matter to a phase and are parameters of its run; of others all are."""
 
 
 def key(*parts: str) -> str:
@@ -182,11 +189,16 @@ class TrackedRun:
         steps = sorted({step for values in by_column.values() for step in values})
         return [{"step": step} | {column: values.get(step) for column, values in by_column.items()} for step in steps]
 
-    def config(self, config: Config) -> None:
-        """Log the resolved configuration: `config.json`, and as parameters those that the run lacks."""
-        mlflow.log_dict(asdict(config), "config.json", run_id=self.id)
+    def config(self, config: Config, phase: str) -> None:
+        """Log the resolved configuration: `config.json`, and as parameters what matters to the phase.
+
+        A parameter that the run has, because `mlflow run` was given it, stays as it is.
+        """
+        nested = asdict(config)
+        mlflow.log_dict(nested, "config.json", run_id=self.id)
         client = mlflow.MlflowClient()
-        known = client.get_run(self.id).data.params
+        left_out = set().union(*(nested[group] for group in GROUPS.keys() - SETTINGS_OF.get(phase, GROUPS.keys())))
+        known = client.get_run(self.id).data.params.keys() | left_out
         params = [Param(name, str(value)) for name, value in config.flat().items() if name not in known]
         client.log_batch(self.id, params=params)
 
@@ -219,7 +231,7 @@ def open_run(name: str, config: Config | None = None, resume: str = "", parent: 
             tags[MLFLOW_PARENT_RUN_ID] = parent
         run.tags({"mlflow.runName": name} | {tag: value for tag, value in {**shared, **tags}.items() if value != ""})
         if config is not None:
-            run.config(config)
+            run.config(config, str(tags.get("phase", "")))
             mlflow.log_dict(environment(config), "environment.json", run_id=run.id)
             if outermost and (changes := git("diff", "HEAD")):
                 run.text(changes, "uncommitted.diff")
