@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from functools import partial
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -87,21 +88,35 @@ def score_split(model: GPT, split: Split, temperature: float = 1.0) -> Scores:
     return Scores(*map_predictions(model, split, partial(score, temperature=temperature)))
 
 
-def context_losses(model: GPT, split: Split) -> tuple[Tensor, Tensor]:
-    """Return -ln p of every target of the windows over `split`, scored or not, and the characters read before it.
+class WindowLogits(NamedTuple):
+    """The prediction of every target of the windows over a text, scored or not, on the CPU.
 
-    Both (N,); a character may be a target twice, once with few and once with many before it. What a window begins
-    with is not counted: the start, or the character in its place.
+    A character may be a target twice, once with few and once with many before it. What a window begins with is not
+    counted: the start, or the character in its place.
     """
-    (nats_N,) = map_predictions(model, split, lambda logits_NV, targets_N: (
-        F.cross_entropy(logits_NV.float(), targets_N, reduction="none"),), every=True)
-    inside_BT = scoring_windows(split, model.config.block_size).inside_BT
-    return nats_N, torch.arange(model.config.block_size).expand_as(inside_BT)[inside_BT]
+
+    logits_NV: Tensor       # float32
+    targets_N: Tensor
+    scored_N: Tensor        # booleans: each character of the text once, in order
+    before_N: Tensor        # characters of the window that were read before
+
+    @property
+    def scored_logits_NV(self) -> Tensor:
+        return self.logits_NV[self.scored_N]
+
+    @property
+    def nats_N(self) -> Tensor:
+        return F.cross_entropy(self.logits_NV, self.targets_N, reduction="none")
 
 
-def split_logits(model: GPT, split: Split) -> Tensor:
-    """Return the logits (N, V) with which every character of `split` is predicted, in order, float32."""
-    return map_predictions(model, split, lambda logits_NV, _: (logits_NV.float(),))[0]
+def window_logits(model: GPT, split: Split) -> WindowLogits:
+    """Predict every target of the windows over `split` in one pass."""
+    logits_NV, targets_N = map_predictions(
+        model, split, lambda logits_NV, targets_N: (logits_NV.float(), targets_N), every=True)
+    windows = scoring_windows(split, model.config.block_size)
+    inside_BT = windows.inside_BT
+    before_N = torch.arange(model.config.block_size).expand_as(inside_BT)[inside_BT]
+    return WindowLogits(logits_NV, targets_N, windows.scored_BT[inside_BT], before_N)
 
 
 def evaluate(model: GPT, checkpoint: Checkpoint, split: Split, temperature: float = 1.0) -> Evaluation:

@@ -12,7 +12,7 @@ from nanogpt.evaluation.baselines import HIGHEST_ORDER
 from nanogpt.evaluation.breakdown import Grouping, breakdown, context_grouping, frequency_grouping, text_groupings
 from nanogpt.evaluation.calibration import fit_temperature, reliability
 from nanogpt.evaluation.comparison import bits_interval
-from nanogpt.evaluation.evaluate import Evaluation, context_losses, evaluate, split_logits
+from nanogpt.evaluation.evaluate import Evaluation, WindowLogits, evaluate, window_logits
 from nanogpt.evaluation.metrics import bits
 from nanogpt.evaluation.ngram import NGram, divergences, fit_ngram
 from nanogpt.model.checkpoint import Checkpoint
@@ -65,32 +65,38 @@ class DomainScores:
 
 
 def score_domains(model: GPT, checkpoint: Checkpoint, texts: ScoredTexts, source: Row, *,
-                  whole: bool) -> Iterator[DomainScores]:
+                  whole: bool, details: bool = True) -> Iterator[DomainScores]:
     """Yield the scores on each domain's text, in full or on the sample; `source` are the columns that name the model.
 
-    The temperature and the divergences from n-grams are those of the validation text; all else is test.
+    Without `details` there are no rows of breakdown and reliability. The temperature and the divergences from n-grams
+    are those of the validation text; all else is test.
     """
     for target, text in (texts.whole if whole else texts.sample).items():
         split, temperature_text = text.split, texts.temperature_texts[target]
         key = source | {"target": target}
-        logits_NV = split_logits(model, temperature_text)
+        predictions = window_logits(model, temperature_text)
+        logits_NV = predictions.scored_logits_NV
         result = evaluate(model, checkpoint, split, fit_temperature(logits_NV, temperature_text.ids_N))
         row = key | result.row() | bits_interval(result.bits_N, split)
         if checkpoint.domain in texts.ngrams:
             row |= divergences(logits_NV, temperature_text, texts.ngrams[checkpoint.domain])
-        groupings = [*text.groupings, frequency_grouping(split, checkpoint.character_counts_V)]
-        parts = [*breakdown(result.scores.loss_N, result.bits_N, groupings), *by_context(model, temperature_text)]
-        yield DomainScores(row, [key | part for part in parts],
-                           [key | bin_row for bin_row in reliability_rows(result)], result.bits_N)
+        scores = DomainScores(row, [], [], result.bits_N)
+        if details:
+            groupings = [*text.groupings, frequency_grouping(split, checkpoint.character_counts_V)]
+            parts = [*breakdown(result.scores.loss_N, result.bits_N, groupings),
+                     *by_context(predictions, model.config.block_size)]
+            scores.breakdown.extend(key | part for part in parts)
+            scores.reliability.extend(key | bin_row for bin_row in reliability_rows(result))
+        yield scores
 
 
-def by_context(model: GPT, split: Split) -> Iterator[Row]:
+def by_context(predictions: WindowLogits, block_size: int) -> Iterator[Row]:
     """Yield the loss by how many characters were read before, of all targets of the windows: few before, many before.
 
     What is scored has always many before it where the text has.
     """
-    nats_N, before_N = context_losses(model, split)
-    return breakdown(nats_N, bits(1.0) * nats_N.double(), [context_grouping(before_N, model.config.block_size)])
+    nats_N = predictions.nats_N
+    return breakdown(nats_N, bits(1.0) * nats_N.double(), [context_grouping(predictions.before_N, block_size)])
 
 
 def reliability_rows(result: Evaluation) -> Iterator[Row]:

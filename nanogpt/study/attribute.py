@@ -28,8 +28,7 @@ def attribute_models(study: Study) -> None:
     seeds the first method reads the early and the final model: how much of a map is the seed's.
     """
     config, prompts = study.config, study.prompts
-    models = [model for model in study.models
-              if not study.compared_stages or model.seed == study.models[0].seed]
+    models = [model for model in study.models if study.is_read_wholly(model)]
     compared = set(study.compared_stages or (stage for model in models for stage in model.stages))
     warn_of_unknown(study.models[0].checkpoint.vocabulary, (prompt for _, prompt in prompts))
     with open_run("attribution", config, phase="analyze") as run:

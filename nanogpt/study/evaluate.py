@@ -71,10 +71,12 @@ def score_model(model: StudiedModel, texts: ScoredTexts, study: Study, tables: T
                 bits: CharacterBits) -> Iterator[Row]:
     """Score one model on every text and let it write; yields the rows of the zero-shot table.
 
-    Details, the bits of each character and generations are those of a stage.
+    Details, the bits of each character and generations are those of a stage; in a study models of other seeds than
+    the first do not write.
     """
     network, losses = model.build(study.config), []
-    for scores in score_domains(network, model.checkpoint, texts, model.row, whole=WHOLE in model.stages):
+    for scores in score_domains(network, model.checkpoint, texts, model.row, whole=WHOLE in model.stages,
+                                details=bool(model.stage)):
         target = scores.row["target"]
         tables.add("zero_shot", [scores.row])
         if model.stage:
@@ -83,7 +85,7 @@ def score_model(model: StudiedModel, texts: ScoredTexts, study: Study, tables: T
             bits.setdefault((model.domain, model.stage, model.seed), {})[target] = scores.bits_N
         losses.append(f"{target} {scores.row['bits_per_byte']:.3f}")
         yield scores.row
-    if model.stage:
+    if model.stage and study.is_read_wholly(model):
         tables.add("generations", generations(network, model.checkpoint, study.prompts, study.config, model.row))
     log.info("      %s · %s bits per byte", model.checkpoint.title, ", ".join(losses))
 

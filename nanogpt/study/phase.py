@@ -30,6 +30,10 @@ class Study:
         """Read (domain, prompt), the same for all models."""
         return read_prompts(self.config, self.corpora)
 
+    def is_read_wholly(self, model: StudiedModel) -> bool:
+        """Tell whether a model writes and is attributed: of a study those of the first seed, else all."""
+        return not self.compared_stages or model.seed == self.models[0].seed
+
 
 def seed_suffix(seed: int) -> str:
     """Name the seed of a training at the end of a run's name, unless it is the default or not known."""

@@ -16,7 +16,7 @@ from torch import Tensor
 from nanogpt.config import ModelConfig
 from nanogpt.evaluation import evaluate as evaluation
 from nanogpt.evaluation.calibration import fit_temperature
-from nanogpt.evaluation.evaluate import context_losses, evaluate, score_split, split_logits
+from nanogpt.evaluation.evaluate import evaluate, score_split, window_logits
 from nanogpt.evaluation.metrics import score
 from nanogpt.model.checkpoint import Checkpoint
 from nanogpt.model.generate import top_characters
@@ -93,7 +93,8 @@ def test_losses_by_context_are_those_of_all_targets_of_the_windows(trained: Chec
     """Each window read by itself; the scored ones among them are the text's."""
     noisy = GPT(replace(trained.model_config, dropout=0.5), len(trained.vocabulary)).train()
     noisy.load_state_dict(trained.weights)
-    nats_N, before_N = context_losses(noisy, split)
+    predictions = window_logits(noisy, split)
+    nats_N, before_N = predictions.nats_N, predictions.before_N
     assert noisy.training
     model, windows, expected = trained.build(), scoring_windows(split, 32), []
     with torch.no_grad():
@@ -191,7 +192,7 @@ def test_calibration_is_that_of_the_single_predictions(trained: Checkpoint, spli
 
 
 def test_the_temperature_that_fits_a_text_makes_its_loss_least(model: GPT, trained: Checkpoint, split: Split) -> None:
-    temperature = fit_temperature(split_logits(model, split), split.ids_N)
+    temperature = fit_temperature(window_logits(model, split).scored_logits_NV, split.ids_N)
     losses = [evaluate(model, trained, split, temperature * factor).tempered_nats for factor in (0.9, 1.0, 1.1)]
     assert min(losses) == losses[1] <= evaluate(model, trained, split).nats_per_character
 

@@ -9,7 +9,7 @@ import pytest
 from nanogpt.config import Config
 from nanogpt.evaluation.baselines import HIGHEST_ORDER
 from nanogpt.evaluation.comparison import bits_interval
-from nanogpt.evaluation.evaluate import context_losses, evaluate
+from nanogpt.evaluation.evaluate import evaluate, window_logits
 from nanogpt.evaluation.rows import score_domains, scored_texts
 from nanogpt.model.checkpoint import Checkpoint
 from nanogpt.text.corpus import Corpus
@@ -54,7 +54,7 @@ def test_details_carry_the_key_of_their_model_and_text(trained: Checkpoint, corp
             assert sum(row["share"] for row in rows) == pytest.approx(1)
             nats = sum(row["characters"] * row["nats_per_character"] for row in rows)
             if by == "characters read before":      # of the validation text, all targets of its windows
-                nats_N, _ = context_losses(model, texts.temperature_texts[scores.row["target"]])
+                nats_N = window_logits(model, texts.temperature_texts[scores.row["target"]]).nats_N
                 assert nats == pytest.approx(float(nats_N.double().sum()))
                 assert sum(row["characters"] for row in rows) == len(nats_N)
             else:

@@ -245,7 +245,7 @@ def test_a_checkpoint_file_is_a_model_too_and_a_given_rate_is_taken(client: Mlfl
         item.path for item in client.list_artifacts(run.info.run_id, "tables")}
     call(transfer, "--source", uri, "--target", "math", "--preset", "smoke", "--rate", "0")
     run = max(runs(client, "transfer"), key=lambda run: run.info.start_time)
-    assert run.info.run_name == "shakespeare@step 30 → math"
+    assert run.info.run_name == "math@step 30 → math"
     row = pd.read_csv(f"{run.info.artifact_uri}/tables/transfers.csv").iloc[0]
     assert row["trials"] == 0 and row["test_bits_per_byte"] == pytest.approx(row["zero_shot_bits_per_byte"], rel=1e-12)
 
