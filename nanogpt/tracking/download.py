@@ -9,6 +9,7 @@ from pathlib import Path
 
 import mlflow
 
+from nanogpt.tracking.new_store import create_missing_store
 from nanogpt.tracking.scratch import scratch_folder
 
 
@@ -19,5 +20,6 @@ def downloaded(uri: str) -> Iterator[Path]:
     Left to itself MLflow downloads into a temporary folder that nobody removes. MlflowException or OSError where
     there is no such artifact.
     """
+    create_missing_store()
     with tempfile.TemporaryDirectory(dir=scratch_folder()) as folder:
         yield Path(mlflow.artifacts.download_artifacts(uri, dst_path=folder))

@@ -12,11 +12,13 @@ from mlflow.exceptions import MlflowException
 
 from nanogpt.config import LATEST
 from nanogpt.errors import UserError
+from nanogpt.tracking.new_store import create_missing_store
 from nanogpt.tracking.run import TrackedRun
 
 
 def find_study(which: str) -> TrackedRun:
     """Find the run of a study by its id, or the latest one that ended well. UserError where there is none."""
+    create_missing_store()
     studies = mlflow.search_runs(
         search_all_experiments=True, output_format="list", order_by=["attributes.start_time DESC"],
         filter_string="tags.phase = 'study' AND attributes.status = 'FINISHED'")

@@ -25,6 +25,7 @@ from nanogpt.model.safetensors_io import load_safetensors
 from nanogpt.serving import pyfunc as serving
 from nanogpt.serving.bundle import Bundle, write_bundle
 from nanogpt.tracking.download import downloaded
+from nanogpt.tracking.new_store import create_missing_store
 from nanogpt.tracking.scratch import scratch_folder
 
 PACKAGES = ("torch", "mlflow")    # pandas and numpy come with MLflow; each one named costs time at every checkpoint
@@ -78,20 +79,49 @@ def served_code() -> Bundle:
 
 
 def register(checkpoint: Checkpoint, model_id: str, run_id: str, tags: Mapping[str, Any]) -> str:
-    """Register a logged model under its domain, once: identical weights keep their version. Returns its URI."""
-    name, client = model_name(checkpoint.domain), mlflow.MlflowClient()
+    """Register a logged model under its domain, once: identical weights keep their version. Returns its URI.
+
+    Of several processes that register the same weights at once each may make a version: all but the first is removed
+    by whoever made it, or, where that was killed, by the next one.
+    """
+    name = model_name(checkpoint.domain)
     same = {"sha256": checkpoint.sha256, "step": str(checkpoint.step)}
-    for version in versions(name, f"tags.sha256 = '{checkpoint.sha256}'"):
-        if same.items() <= version.tags.items():
-            return f"models:/{name}/{version.version}"
+    if not (numbers := same_versions(name, same)):
+        make_registered_model(name, checkpoint.domain)
+        mlflow.MlflowClient().create_model_version(
+            name, source=f"models:/{model_id}", model_id=model_id, run_id=run_id,
+            description=describe(checkpoint, tags),
+            tags={"domain": checkpoint.domain} | same | {tag: str(value) for tag, value in tags.items()})
+        numbers = same_versions(name, same)
+    for number in numbers[1:]:
+        with suppress_code("RESOURCE_DOES_NOT_EXIST"):
+            mlflow.MlflowClient().delete_model_version(name, str(number))
+    return f"models:/{name}/{numbers[0]}"
+
+
+def same_versions(name: str, tags: Mapping[str, str]) -> list[int]:
+    """List the numbers of the versions with these tags, `sha256` among them, the first made first."""
+    return sorted(int(version.version) for version in versions(name, f"tags.sha256 = '{tags['sha256']}'")
+                  if tags.items() <= version.tags.items())
+
+
+def make_registered_model(name: str, domain: str) -> None:
+    """Make the registered model of a domain, unless it is there by now."""
+    client = mlflow.MlflowClient()
     if not client.search_registered_models(f"name = '{name}'"):
-        about = f"Checkpoints of character-level GPTs trained on {checkpoint.domain}: prompts in, text out. "
-        about += serving.LIMITS
-        client.create_registered_model(name, tags={"domain": checkpoint.domain}, description=about)
-    made = client.create_model_version(
-        name, source=f"models:/{model_id}", model_id=model_id, run_id=run_id, description=describe(checkpoint, tags),
-        tags={"domain": checkpoint.domain} | same | {tag: str(value) for tag, value in tags.items()})
-    return f"models:/{name}/{made.version}"
+        about = f"Checkpoints of character-level GPTs trained on {domain}: prompts in, text out. {serving.LIMITS}"
+        with suppress_code("RESOURCE_ALREADY_EXISTS"):
+            client.create_registered_model(name, tags={"domain": domain}, description=about)
+
+
+@contextlib.contextmanager
+def suppress_code(code: str) -> Iterator[None]:
+    """Pass over an error of MLflow with this code: another process was quicker."""
+    try:
+        yield
+    except MlflowException as error:
+        if error.error_code != code:
+            raise
 
 
 def logged_models(run_id: str, experiment_id: str) -> list[tuple[str, Mapping[str, str]]]:
@@ -135,7 +165,8 @@ def set_alias(uri: str, alias: str) -> None:
         seed = client.get_model_version(name, number).tags.get("seed")
         for version in versions(name, f"tags.stage = '{stage}'"):
             if version.tags.get("seed") == seed and str(version.version) != number:
-                client.delete_model_version_tag(name, str(version.version), "stage")
+                with suppress_code("RESOURCE_DOES_NOT_EXIST"):
+                    client.delete_model_version_tag(name, str(version.version), "stage")
         client.set_model_version_tag(name, number, "stage", stage)
 
 
@@ -215,6 +246,7 @@ class Version:
 
 def catalogue() -> list[Version]:
     """List all registered checkpoints, by name and number."""
+    create_missing_store()
     models = mlflow.search_registered_models(filter_string="name LIKE 'nanogpt-%'")
     catalogued = [Version(model.name, int(version.version), version.run_id or "", version.tags,
                      tuple(sorted(a for a, number in model.aliases.items() if int(number) == int(version.version))))

@@ -32,6 +32,7 @@ from nanogpt.config import GROUPS, Config, config_of
 from nanogpt.errors import UserError
 from nanogpt.tracking.download import downloaded
 from nanogpt.tracking.environment import commit, environment, git
+from nanogpt.tracking.new_store import create_missing_store
 from nanogpt.tracking.project_run import mark_unused
 from nanogpt.tracking.scratch import scratch_folder, scratch_path
 from nanogpt.tracking.store_errors import closed_in_any_case
@@ -220,6 +221,8 @@ def open_run(name: str, config: Config | None = None, resume: str = "", parent: 
     failure inside marks it FAILED.
     """
     outermost = mlflow.active_run() is None
+    if outermost:
+        create_missing_store()
     if resume:
         mark_unused()
     with closed_in_any_case() as ids, mlflow.start_run(resume or None, run_name=name, nested=not outermost,

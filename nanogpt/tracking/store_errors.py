@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import os
+import sqlite3
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,14 +15,20 @@ from pathlib import Path
 import mlflow
 from mlflow.exceptions import MlflowException
 from mlflow.store.db.db_types import DATABASE_ENGINES
+from mlflow.utils.credentials import get_default_host_creds
+from mlflow.utils.rest_utils import http_request
 from sqlalchemy.exc import SQLAlchemyError
 
-from nanogpt.errors import UserError, require
+from nanogpt.errors import UserError, one_line, require
+
+log = logging.getLogger("nanogpt")
 
 ANOTHER_EXPERIMENT = "choose another one (--experiment-name of mlflow run, or MLFLOW_EXPERIMENT_NAME)"
 FULL_DISK = "the disk is full: free some space, then start again"
 ADDRESS = ("MLFLOW_TRACKING_URI must be a database (sqlite:////path/to/mlflow.db, postgresql://…) or the address of an "
            "MLflow server")
+BROKEN = ("the tracking store is of another version of MLflow (`mlflow db upgrade <its address>` brings it up to date) "
+          "or was left half-made by a process that was killed: move its file away, and a new one is made")
 ADVICE = {
     "an mlflow-artifacts URI was supplied":
         "the experiment keeps its files behind a server (`mlflow ui` made it): set MLFLOW_TRACKING_URI to the "
@@ -28,6 +37,16 @@ ADVICE = {
         f"the experiment was deleted: restore it (mlflow experiments restore) or {ANOTHER_EXPERIMENT}",
     "Cannot set a deleted experiment":
         f"the experiment was deleted: restore it (mlflow experiments restore) or {ANOTHER_EXPERIMENT}",
+    "out-of-date database schema": BROKEN,
+    "duplicate column name": BROKEN,
+    "(sqlite3.OperationalError) table": BROKEN,
+    "no such table": BROKEN,
+    "readonly database": "the tracking store can be read but not written: see to the rights of its file and folder, or "
+                         "set MLFLOW_TRACKING_URI to another one",
+    os.strerror(errno.EROFS): "the tracking store is on a disk that can only be read: choose another folder, or set "
+                              "MLFLOW_TRACKING_URI",
+    "unable to open database file": "the tracking store's file cannot be opened: see to the rights of its folder, or "
+                                    "set MLFLOW_TRACKING_URI to another one",
     "database is locked":
         "another program keeps the tracking store locked: wait for it or end it, then start again; for many writers "
         "at once start `mlflow server` and set MLFLOW_TRACKING_URI to its address",
@@ -48,6 +67,10 @@ ADVICE = {
 }  # fmt: skip
 
 
+RETRIES = 5
+"""Of a request to a server, unless MLFLOW_HTTP_REQUEST_MAX_RETRIES says otherwise: a minute in all."""
+SERVER_SECONDS = 20.0
+UNAVAILABLE = (502, 503, 504)
 SQLITE_HEADER = b"SQLite format 3\0"
 STORE_ERRORS = (MlflowException, SQLAlchemyError, OSError)
 
@@ -58,19 +81,25 @@ def explain(error: BaseException | None) -> str:
     An error of another kind is a fault of the program, also where it came up while the store failed.
     """
     while isinstance(error, STORE_ERRORS):
-        for sign, advice in ADVICE.items():
-            if sign in str(error):
-                return advice
+        if advice := advice_on(str(error)):
+            return advice
         error = error.__cause__ or error.__context__
     return ""
+
+
+def advice_on(message: str) -> str:
+    return next((advice for sign, advice in ADVICE.items() if sign in message), "")
 
 
 def check_store() -> None:
     """Look at the store before it is used. UserError where MLFLOW_TRACKING_URI or MLFLOW_RUN_ID cannot be right.
 
-    MLflow itself tries a database that does not answer for three minutes, without a word.
+    MLflow itself tries a database or a server that does not answer for minutes, without a word.
     """
     uri = mlflow.get_tracking_uri()
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", str(RETRIES))
+    if uri.startswith(("http://", "https://")):
+        check_server(uri)
     scheme, _, path = uri.partition(":///")
     if scheme == "sqlite":
         check_sqlite(uri, path)
@@ -98,6 +127,52 @@ def check_sqlite(uri: str, path: str) -> None:
     if file.is_file():
         with file.open("rb") as opened:
             require(opened.read(len(SQLITE_HEADER)) in (b"", SQLITE_HEADER), f"{ADDRESS}; the file is none", uri)
+        check_writable(file)
+
+
+def check_writable(file: Path, seconds: float = 60.0) -> None:
+    """Begin to write and leave it; a lock is waited for. UserError where the file cannot be written."""
+    end = time.monotonic() + seconds
+    with said_when_long("another program keeps the tracking store locked"), contextlib.closing(
+            sqlite3.connect(file, timeout=0, isolation_level=None)) as database:
+        while True:
+            try:
+                database.execute("BEGIN IMMEDIATE")
+                database.execute("ROLLBACK")
+                return
+            except sqlite3.OperationalError as error:
+                if "locked" not in str(error) or time.monotonic() > end:
+                    raise UserError(advice_on(str(error)) or f"{ADDRESS}, got {str(file)!r} ({error})") from error
+                time.sleep(0.2)
+
+
+def check_server(uri: str) -> None:
+    """Ask a server whether it lives; one that is just starting is waited for. UserError where nothing answers."""
+    end, creds = time.monotonic() + SERVER_SECONDS, get_default_host_creds(uri)
+    with said_when_long(f"no server answers at {uri} yet"):
+        while True:
+            try:
+                answer = http_request(creds, "/health", "GET", max_retries=0, timeout=5, raise_on_status=False)
+                if answer.status_code not in UNAVAILABLE:
+                    return
+                reason = f"status {answer.status_code}"
+            except MlflowException as error:
+                reason = advice_on(str(error)) or one_line(str(error))
+            require(time.monotonic() < end, "MLFLOW_TRACKING_URI must be the address of a server that answers "
+                    f"({reason})", uri)
+            time.sleep(1)
+
+
+@contextlib.contextmanager
+def said_when_long(reason: str, seconds: float = 10.0) -> Iterator[None]:
+    """Say why the block waits once it has waited so long."""
+    timer = threading.Timer(seconds, log.warning, ("waiting: %s", reason))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def check_database(uri: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import mlflow
@@ -44,6 +45,24 @@ def test_identical_weights_are_registered_once(models: str, trained: Checkpoint)
         model_id = registry.log_model(trained, log_file(run, trained), {}, run.id)
         uri = registry.register(trained, model_id, run.id, {"bits_per_byte": "4.0000"})
     assert registry.catalogue() == before and uri == registry.version_of(f"models:/{NAME}@late").uri
+
+
+def test_of_two_that_register_the_same_at_once_the_first_version_stays(
+        models: str, trained: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    def see_none_at_first(name: str, tags: Mapping[str, str]) -> list[int]:
+        monkeypatch.setattr(registry, "same_versions", same_versions)
+        return []
+
+    same_versions, own = registry.same_versions, dataclasses.replace(trained, domain="raced")
+    with open_run("several") as run:
+        path = log_file(run, own)
+        ids = [registry.log_model(own, path, {"step": own.step}, run.id) for _ in range(2)]
+        uris = set()
+        for model_id in ids:
+            monkeypatch.setattr(registry, "same_versions", see_none_at_first)
+            uris.add(registry.register(own, model_id, run.id, {}))
+    assert uris == {"models:/nanogpt-raced/1"}
+    assert [version.version for version in registry.versions("nanogpt-raced")] == [1]
 
 
 def test_an_alias_waits_for_a_reload_that_scores_the_same(models: str, trained: Checkpoint, tiny_config: Config,
