@@ -176,7 +176,7 @@ class TransferConfig:
                               "fixed rate of a grid of transfers is the middle of the range")
     rate_low: float = knob(0.00001, "smallest learning rate that is tried (AdamW)")
     rate_high: float = knob(0.03, "largest learning rate that is tried (AdamW)")
-    together: int = knob(0, "transfers that train as one batched model; 0: 64 on a GPU, 1 elsewhere")
+    together: int = knob(0, "transfers that train as one batched model; 0: up to 64 on a GPU, 1 elsewhere")
     curve_points: int = knob(2, "validation losses along a transfer, after the one at step 0")
     curve_characters: int = knob(2048, "characters of validation text behind each of them")
     storage: str = knob("mlruns/optuna.journal", "where Optuna studies live: a journal file, or a storage URL")
@@ -376,7 +376,7 @@ PRESETS: dict[str, dict[str, Any]] = {
             "eval_characters": 16_384, "transfer_steps": 32, "transfer_batch_size": 16, "curve_points": 4,
             "grid_shots": "1,16,256", "transfer_seeds": 2,
             "curve_characters": 16_384, "temperature_characters": 8192, "generate_characters": 200,
-            "joint": True, "methods": ",".join(ATTRIBUTION_METHODS)},
+            "methods": ",".join(ATTRIBUTION_METHODS)},
 }
 
 

@@ -33,6 +33,8 @@ log = logging.getLogger("nanogpt")
 SECONDS_BETWEEN_LINES = 10
 WARMUP_STEPS = 3
 TOGETHER_ON_GPU = 64
+LARGEST_STEP = 1e12
+"""Weights times characters of a step of all transfers together on a GPU: what they remember for the derivative fits."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +68,12 @@ class Stopped:
 
 def transfers_together(config: Config) -> int:
     """Say how many transfers train as one model."""
-    on_gpu = resolve_device(config.device).type == "cuda"
-    return config.transfer.together or (TOGETHER_ON_GPU if on_gpu else 1)
+    if config.transfer.together or resolve_device(config.device).type != "cuda":
+        return config.transfer.together or 1
+    model = config.model
+    weights = 12 * model.n_layer * model.n_embd**2
+    fitting = LARGEST_STEP / (weights * config.transfer.transfer_batch_size * model.block_size)
+    return max(1, min(TOGETHER_ON_GPU, int(fitting)))
 
 
 def few_shot_windows(split: Split, block_size: int, shots: int, seed: int) -> Tensor:
