@@ -367,13 +367,15 @@ PRESETS: dict[str, dict[str, Any]] = {
     "standard": {"n_layer": 4, "n_embd": 128, "block_size": 256, "batch_size": 8, "max_steps": 1600,
                  "learning_rate": 0.005, "weight_decay": 0.1, "checkpoints": 16, "log_every": 50,
                  "seeds": 3, "eval_characters": 16_384, "transfer_steps": 32, "transfer_batch_size": 8,
-                 "curve_points": 4, "grid_shots": "1,16,256", "temperature_characters": 8192, "generate_characters": 200,
+                 "curve_points": 4, "grid_shots": "1,16,256", "temperature_characters": 8192,
+                 "generate_characters": 200,
                  "joint": True, "methods": ",".join(ATTRIBUTION_METHODS)},
     "gpu": {"n_layer": 6, "n_head": 6, "n_embd": 384, "block_size": 256, "batch_size": 64, "max_steps": 600,
             "matrix_learning_rate": 0.03, "learning_rate": 0.0025, "dropout": 0.2, "weight_decay": 0.2,
             "checkpoints": 16, "log_every": 50, "seeds": 3,
             "eval_characters": 16_384, "transfer_steps": 32, "transfer_batch_size": 8, "curve_points": 4,
-            "grid_shots": "1,16,256", "transfer_seeds": 2, "curve_characters": 4096, "temperature_characters": 8192, "generate_characters": 200,
+            "grid_shots": "1,16,256", "transfer_seeds": 2, "curve_characters": 4096, "temperature_characters": 8192,
+            "generate_characters": 200,
             "methods": ",".join(ATTRIBUTION_METHODS)},
 }
 
