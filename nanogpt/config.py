@@ -26,6 +26,8 @@ ALL = "all"
 """What stands in place of the names of all built-in domains."""
 LATEST = "latest"
 """What stands in place of a run id for the newest finished study."""
+RESUME_AUTO, RESUME_OFF = "auto", "off"
+"""What stands in place of a study's run id: go on with the one that was stopped, or begin anew."""
 STRONGEST_COUNTS = "5-gram"
 """The n-gram against which models are tested; the longest that gains on texts of a megabyte."""
 

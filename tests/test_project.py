@@ -51,7 +51,7 @@ def test_help_shows_every_option_with_its_meaning(name: str) -> None:
 
 
 def test_main_can_set_every_field_of_the_configuration() -> None:
-    assert {option.name for option in command("main").params} == set(Config().flat())
+    assert {option.name for option in command("main").params} == {*Config().flat(), "resume"}
 
 
 def test_conda_yaml_installs_what_pyproject_asks_for() -> None:

@@ -13,10 +13,11 @@ from nanogpt.model.checkpoint import Checkpoint
 from nanogpt.model.generate import top_characters
 from nanogpt.model.gpt import GPT
 from nanogpt.report.findings import attribution_findings
+from nanogpt.study.cells import run_cell
 from nanogpt.study.inputs import warn_of_unknown
 from nanogpt.study.phase import Study
 from nanogpt.study.tables import Tables, log_figures, log_tables
-from nanogpt.tracking.run import TrackedRun, key, open_run
+from nanogpt.tracking.run import TrackedRun, key
 
 log = logging.getLogger("nanogpt")
 
@@ -31,9 +32,9 @@ def attribute_models(study: Study) -> None:
     models = [model for model in study.models if study.is_read_wholly(model)]
     compared = set(study.compared_stages or (stage for model in models for stage in model.stages))
     warn_of_unknown(study.models[0].checkpoint.vocabulary, (prompt for _, prompt in prompts))
-    with open_run("attribution", config, phase="analyze") as run:
-        study.tables.links[run.name] = run.link
-        tables, attributions = Tables(), list[ModelAttributions]()
+
+    def read(run: TrackedRun, tables: Tables) -> None:
+        attributions = list[ModelAttributions]()
         for model in models:
             checkpoint, network = model.checkpoint, model.build(config)
             untrained = checkpoint.step == 0
@@ -52,7 +53,9 @@ def attribute_models(study: Study) -> None:
         study.drawn |= log_figures(run, tables, config, "attribute")
         first = f"{len(models)} models read {len(prompts)} prompts by {config.attribution.methods}."
         run.describe("\n\n".join([first, *attribution_findings(tables.frame("faithfulness"))]))
-    study.tables.add_all(tables)
+
+    digest = study.digest("attribute", [[model.checkpoint.sha256, model.uri, model.stages] for model in study.models])
+    study.add(*run_cell(study.cells, "attribution", digest, read, config, phase="analyze"))
 
 
 def maps_by_training(study: Study) -> dict[str, dict[int, dict[str, list[Attribution]]]]:
@@ -64,7 +67,7 @@ def maps_by_training(study: Study) -> dict[str, dict[int, dict[str, list[Attribu
     maps: dict[str, dict[int, dict[str, list[Attribution]]]] = {}
     if study.compared_stages and len({model.seed for model in study.models}) > 1:
         for model in study.models:
-            for stage in {"early", "final"} & set(model.stages):
+            for stage in [stage for stage in ("early", "final") if stage in model.stages]:
                 found = attribute(model.build(study.config), model.checkpoint, texts, config.method_names[0], config)
                 maps.setdefault(model.domain, {}).setdefault(model.seed, {})[stage] = found
     return {domain: {seed: stages for seed, stages in by_seed.items() if len(stages) == 2}

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -14,11 +15,14 @@ from nanogpt.evaluation import baselines
 from nanogpt.evaluation.comparison import comparisons, specialisation, zero_shot_means
 from nanogpt.evaluation.generations import generations, writing_rows
 from nanogpt.evaluation.rows import ScoredTexts, score_domains, scored_texts
+from nanogpt.model.payload import load_payload, save_payload
 from nanogpt.report.findings import ahead_findings, author_findings, leaks
+from nanogpt.study.cells import FOLDER, run_cell
 from nanogpt.study.inputs import StudiedModel, text_dataset, warn_of_unknown
 from nanogpt.study.phase import Study, seed_suffix
 from nanogpt.study.tables import Tables, log_figures, log_tables
-from nanogpt.tracking.run import TrackedRun, key, open_run
+from nanogpt.tracking.run import TrackedRun, key
+from nanogpt.tracking.scratch import scratch_path
 
 log = logging.getLogger("nanogpt")
 
@@ -33,30 +37,30 @@ CharacterBits = dict[tuple[str, str, int], dict[str, Tensor]]
 """(source, stage, seed) to target to the bits of each character."""
 WHOLE = "final"
 """The stage whose models are scored on whole test splits; others are scored on the sample."""
+BITS = "bits.pt"
 
 
 def evaluate_models(study: Study) -> None:
     """Score each model on each domain's test text, in one run per domain; then compare all with all."""
-    texts, bits = scored_texts(study.corpora, study.config), CharacterBits()
+    texts = functools.cache(lambda: scored_texts(study.corpora, study.config))     # when there is something to score
     warn_of_unknown(study.models[0].checkpoint.vocabulary, (prompt for _, prompt in study.prompts))
-    for domain, seed in dict.fromkeys((model.domain, model.seed) for model in study.models):
-        evaluate_training([model for model in study.models if (model.domain, model.seed) == (domain, seed)], texts,
-                          study, bits)
+    bits = [evaluate_training([model for model in study.models if (model.domain, model.seed) == training], texts, study)
+            for training in dict.fromkeys((model.domain, model.seed) for model in study.models)]
     compare(bits, texts, study)
     compare_writing(study)
 
 
-def evaluate_training(models: Sequence[StudiedModel], texts: ScoredTexts, study: Study, bits: CharacterBits) -> None:
-    """Score the models of one domain and seed in a run; the bits of each character are kept to be compared."""
-    tables, domain, seed = Tables(), models[0].domain, models[0].seed
+def evaluate_training(models: Sequence[StudiedModel], texts: Callable[[], ScoredTexts], study: Study
+                      ) -> Callable[[], CharacterBits]:
+    """Score the models of one domain and seed in a run; returns how to get the bits of each character, to compare."""
+    bits, domain, seed = CharacterBits(), models[0].domain, models[0].seed
     config = study.config if seed < 0 else replace(study.config, seed=seed)
-    with open_run(f"evaluate {domain}{seed_suffix(seed)}", config, phase="evaluate", domain=domain,
-                  vocabulary_sha256=models[0].checkpoint.vocabulary.sha256) as run:
-        study.tables.links[run.name] = run.link
+
+    def score(run: TrackedRun, tables: Tables) -> None:
         run.datasets(map(text_dataset, study.corpora.values()), "test")
         run.models(model.model_id for model in models)
         for model in models:
-            for row in score_model(model, texts, study, tables, bits):
+            for row in score_model(model, texts(), study, tables, bits):
                 run.metrics(evaluation_metrics(row), model.checkpoint.step, model.model_id,
                             text_dataset(study.corpora[row["target"]]))
         log_tables(run, tables)
@@ -64,7 +68,25 @@ def evaluate_training(models: Sequence[StudiedModel], texts: ScoredTexts, study:
         run.describe(f"The last checkpoint of **{domain}** on test texts, bits per byte:\n\n" + "\n".join(
             f"- {row['target']}: **{row['bits_per_byte']:.3f}**"
             for row in tables.rows["zero_shot"][-len(study.corpora):]))
-    study.tables.add_all(tables)
+        keep_bits(run, bits)
+
+    digest = study.digest("evaluate", [[model.checkpoint.sha256, model.stages] for model in models])
+    run, tables = run_cell(study.cells, f"evaluate {domain}{seed_suffix(seed)}", digest, score, config,
+                           phase="evaluate", domain=domain, vocabulary_sha256=models[0].checkpoint.vocabulary.sha256)
+    study.add(run, tables)
+    return lambda: bits or kept_bits(run)
+
+
+def keep_bits(run: TrackedRun, bits: CharacterBits) -> None:
+    """Keep the bits of each character in the run: what is compared needs them."""
+    listed = [{"of": list(key), "targets": dict(targets)} for key, targets in bits.items()]
+    run.file(save_payload({"bits": listed}, scratch_path(BITS)), FOLDER)
+
+
+def kept_bits(run: TrackedRun) -> CharacterBits:
+    with run.download(f"{FOLDER}/{BITS}") as path:
+        listed = load_payload(path, {"bits"})["bits"]
+    return {tuple(entry["of"]): entry["targets"] for entry in listed}
 
 
 def score_model(model: StudiedModel, texts: ScoredTexts, study: Study, tables: Tables,
@@ -90,15 +112,16 @@ def score_model(model: StudiedModel, texts: ScoredTexts, study: Study, tables: T
     log.info("      %s · %s bits per byte", model.checkpoint.title, ", ".join(losses))
 
 
-def compare(bits: CharacterBits, texts: ScoredTexts, study: Study) -> None:
+def compare(bits: Iterable[Callable[[], CharacterBits]], texts: Callable[[], ScoredTexts], study: Study) -> None:
     """Compare each domain's own model with its rivals and with baselines; measure distances and leaks; in a run."""
-    with open_run("comparison of domains", study.config, phase="compare") as run:
-        study.tables.links[run.name], tables = run.link, Tables()
-        fill_comparisons(bits, texts, study, tables)
+    def measure(run: TrackedRun, tables: Tables) -> None:
+        fill_comparisons({key: targets for part in bits for key, targets in part().items()}, texts(), study, tables)
         log_comparisons(run, tables)
         log_tables(run, tables)
         run.describe("\n\n".join(ahead_findings(tables.frame("comparisons"))))
-    study.tables.add_all(tables)
+
+    digest = study.digest("compare", [model.checkpoint.sha256 for model in study.models])
+    study.add(*run_cell(study.cells, "comparison of domains", digest, measure, study.config, phase="compare"))
 
 
 def fill_comparisons(bits: CharacterBits, texts: ScoredTexts, study: Study, tables: Tables) -> None:
@@ -154,14 +177,16 @@ def compare_writing(study: Study) -> None:
     first = {model.domain: model.seed for model in reversed(study.models)}
     last = {model.domain: model for model in study.models
             if model.stage and model.seed == first[model.domain]}      # steps ascend
-    with open_run("writing", config, phase="writing") as run:
-        study.tables.links[run.name], tables = run.link, Tables()
+
+    def score(run: TrackedRun, tables: Tables) -> None:
         scorers = [(model.build(config), model.checkpoint) for model in last.values()]
         tables.add("writing", writing_rows(study.tables.rows["generations"], scorers, study.corpora,
                                            config.analysis.generate_characters))
         log_tables(run, tables)
         run.describe("\n\n".join(author_findings(tables.frame("writing"))))
-    study.tables.add_all(tables)
+
+    digest = study.digest("writing", [model.checkpoint.sha256 for model in study.models])
+    study.add(*run_cell(study.cells, "writing", digest, score, config, phase="writing"))
 
 
 def evaluation_metrics(row: Row) -> Mapping[str, float]:

@@ -6,9 +6,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from nanogpt.config import Config
+from nanogpt.study.cells import Cells, cell_digest
 from nanogpt.study.inputs import StudiedModel, read_prompts
 from nanogpt.study.tables import Tables
 from nanogpt.text.corpus import Corpus
+from nanogpt.tracking.run import TrackedRun
 
 DEFAULT_SEED = Config().seed
 
@@ -23,12 +25,22 @@ class Study:
     tables: Tables = field(default_factory=Tables)
     drawn: dict[str, bytes] = field(default_factory=dict)       # figures of whole tables that a phase has drawn, PNG
     resume: Mapping[tuple[str, int], str] = field(default_factory=dict)     # domain and seed to the run of a training
+    cells: Cells = field(default_factory=Cells)
     compared_stages: tuple[str, ...] = ()           # whose models every attribution method reads; none: all
 
     @property
     def prompts(self) -> list[tuple[str, str]]:
         """Read (domain, prompt), the same for all models."""
         return read_prompts(self.config, self.corpora)
+
+    def digest(self, kind: str, *inputs: object) -> str:
+        """Return the digest of a cell that depends on all settings, texts and prompts, and on `inputs`."""
+        return cell_digest(kind, self.config, self.corpora.values(), self.prompts, *inputs)
+
+    def add(self, run: TrackedRun, tables: Tables) -> None:
+        """Take the result of a cell, and the link to its run."""
+        self.tables.links[run.name] = run.link
+        self.tables.add_all(tables)
 
     def is_read_wholly(self, model: StudiedModel) -> bool:
         """Tell whether a model writes and is attributed: of a study those of the first seed, else all."""

@@ -7,12 +7,13 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from nanogpt.config import Config
+from nanogpt.config import RESUME_AUTO, Config
 from nanogpt.report import figures
 from nanogpt.report.findings import findings
 from nanogpt.report.page import render
 from nanogpt.report.tables import StudyTables
 from nanogpt.study.attribute import attribute_models
+from nanogpt.study.cells import Cells
 from nanogpt.study.checks import check_memory
 from nanogpt.study.evaluate import evaluate_models
 from nanogpt.study.inputs import StudiedModel, read_prompts, text_dataset
@@ -23,7 +24,8 @@ from nanogpt.study.transfer import check_grid, grid_cells, transfer_models
 from nanogpt.text.corpus import Corpus
 from nanogpt.tracking import registry
 from nanogpt.tracking.environment import environment
-from nanogpt.tracking.run import TrackedRun, open_run
+from nanogpt.tracking.resumption import cells_below, stopped_study
+from nanogpt.tracking.run import CELL, WHOLE, TrackedRun, open_run
 from nanogpt.transfer.tables import sentences
 
 log = logging.getLogger("nanogpt")
@@ -52,11 +54,19 @@ PHASES = (
 """To add a phase, write it in a file of this folder and its line here."""
 
 
-def run_study(corpora: Mapping[str, Corpus], config: Config) -> str:
-    """Run all phases over all domains, in one run with nested runs; returns a short summary for people."""
+def run_study(corpora: Mapping[str, Corpus], config: Config, resume: str = RESUME_AUTO) -> str:
+    """Run all phases over all domains, in one run with nested runs; returns a short summary for people.
+
+    A study of the same settings, texts and code that was stopped goes on in its own run, unless `resume` is RESUME_OFF
+    or the id of another one (`tracking/resumption.py`). One that has finished is left as it is.
+    """
     study, began = Study(config, corpora, compared_stages=COMPARED_STAGES), time.monotonic()
     check_study(study)
-    with open_run(f"study {config.preset}{seed_suffix(config.seed)}", config, phase="study") as run:
+    digest = study.digest("study")
+    stopped = stopped_study(digest, resume)
+    with open_run(f"study {config.preset}{seed_suffix(config.seed)}", config, stopped, phase="study",
+                  **{CELL: digest}) as run:
+        study.cells = Cells(cells_below(run) if stopped else {}, owner=run.id)
         run.introduce(INTRODUCTION.format(page=run.page[1:]))
         run.datasets(map(text_dataset, corpora.values()), "study")
         study.tables.add("corpora", (corpus.row() for corpus in corpora.values()))
@@ -64,7 +74,8 @@ def run_study(corpora: Mapping[str, Corpus], config: Config) -> str:
             say_phase(number, phase.title, began)
             phase.run(study)
         say_phase(len(PHASES) + 1, "tables, figures and report", began)
-        return summary_text(run, publish(run, study), study.models, time.monotonic() - began)
+        run.tags({WHOLE: "yes"})
+        return summary_text(run, publish(run, study), study, time.monotonic() - began)
 
 
 def check_study(study: Study) -> None:
@@ -119,11 +130,12 @@ def publish_page(run: TrackedRun, page: StudyTables, drawn: Mapping[str, bytes] 
     return page_findings
 
 
-def summary_text(run: TrackedRun, page_findings: Sequence[str], models: Sequence[StudiedModel], seconds: float) -> str:
-    """Write what a person reads at the end: the findings, and where to look."""
-    domains = list(dict.fromkeys(model.domain for model in models))
+def summary_text(run: TrackedRun, page_findings: Sequence[str], study: Study, seconds: float) -> str:
+    """Write what a person reads at the end: what was done, the findings, and where to look."""
+    domains = list(dict.fromkeys(model.domain for model in study.models))
     example = f"models:/{registry.model_name(domains[0])}@late"
-    lines = [f"Study of {', '.join(domains)}: {len(models)} checkpoints in {seconds:.0f} s.", ""]
+    lines = [f"Study of {', '.join(domains)}: {len(study.models)} checkpoints in {seconds:.0f} s.",
+             *filter(None, [study.cells.sentence]), ""]
     lines += [f"  · {sentence}" for sentence in page_findings]
     lines += ["", "Where to look:", f"  runs, models, figures   mlflow ui   (then http://127.0.0.1:5000{run.page})",
               f"  the report              {run.artifact('report.html')}",

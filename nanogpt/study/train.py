@@ -14,6 +14,7 @@ from nanogpt.errors import UserError
 from nanogpt.evaluation.evaluate import losses_together
 from nanogpt.model.checkpoint import Checkpoint, save_checkpoint
 from nanogpt.model.device import resolve_device
+from nanogpt.study.cells import cell_digest, keep, kept_tables
 from nanogpt.study.inputs import StudiedModel, text_dataset
 from nanogpt.study.phase import Study, seed_suffix
 from nanogpt.study.stages import stage_steps, stages_of
@@ -21,9 +22,9 @@ from nanogpt.study.tables import Tables, log_figures, log_tables
 from nanogpt.study.verify import promote, score_tags
 from nanogpt.text.corpus import Corpus, Split, joint_corpus
 from nanogpt.tracking import registry
-from nanogpt.tracking.run import TRAININGS, TrackedRun, open_run, open_run_id
+from nanogpt.tracking.run import CELL, TRAININGS, TrackedRun, open_run, open_run_id
 from nanogpt.tracking.scratch import scratch_path
-from nanogpt.training.loop import Pretraining, Progress, train_together
+from nanogpt.training.loop import Pretraining, Progress, identity_of, train_together
 from nanogpt.training.state import TrainingState, load_state, save_state
 
 log = logging.getLogger("nanogpt")
@@ -32,10 +33,10 @@ SECONDS_BETWEEN_LINES = 2.0
 STATES = "states"
 """The folder of a run in which the states of its training are kept."""
 KEPT_STATES = 2
-METRICS = {"loss_nats": "train/loss_nats", "characters_per_second": "train/characters_per_second",
-           "seconds": "train/seconds", "learning_rate_factor": "train/learning_rate_factor",
-           "validation_nats": "validation/nats_per_character", "validation_bits_per_byte": "validation/bits_per_byte"}
-"""Columns of the training table and the keys under which MLflow has them."""
+METRICS = {"seconds": "train/seconds", "characters_per_second": "train/characters_per_second",
+           "loss_nats": "train/loss_nats", "learning_rate_factor": "train/learning_rate_factor",
+           "validation_bits_per_byte": "validation/bits_per_byte", "validation_nats": "validation/nats_per_character"}
+"""Columns of the training table, in their order, and the keys under which MLflow has them."""
 STEP_FILLS_GPU = 1e11
 """Weights times characters of a step from which on a GPU has enough to do with one training (benchmarks/README.md)."""
 MOST_TOGETHER = 64
@@ -95,8 +96,14 @@ def train_corpora(corpora: Sequence[Corpus], study: Study) -> None:
     if study.resume:
         planned = [(corpus, own) for corpus, own in planned if (corpus.name, own.seed) in study.resume]
     size = trainings_together(config, planned[0][0])
-    for begin in range(0, len(planned), size):
-        study.models += train_group(planned[begin:begin + size], study, len(planned))
+    to_do = [(corpus, own) for corpus, own in planned if not study.cells.whole(training_digest(corpus, own))]
+    models: dict[tuple[str, int], list[StudiedModel]] = {}
+    for begin in range(0, len(to_do), size):
+        models |= train_group(to_do[begin:begin + size], study, len(planned))
+    for corpus, own in planned:
+        if run := study.cells.whole(training_digest(corpus, own)):
+            models[corpus.name, own.seed] = read_training(run, study)
+        study.models += models[corpus.name, own.seed]
 
 
 def trainings_together(config: Config, corpus: Corpus) -> int:
@@ -108,10 +115,23 @@ def trainings_together(config: Config, corpus: Corpus) -> int:
     return max(1, min(MOST_TOGETHER, int(STEP_FILLS_GPU / (weights * characters))))
 
 
-def train_group(planned: Sequence[tuple[Corpus, Config]], study: Study, trainings: int) -> list[StudiedModel]:
-    """Train some together, each in a run of its own that is open all the while; returns their models."""
+def training_digest(corpus: Corpus, config: Config) -> str:
+    """Return the digest of the cell of a training, `config` being that with its own seed."""
+    return cell_digest("train", config, [corpus], identity_of(corpus, config))
+
+
+def read_training(run: TrackedRun, study: Study) -> list[StudiedModel]:
+    """Read a training that has ended back from the store; returns its models, by step."""
+    study.cells.reuse(run)
+    study.add(run, kept_tables(run))
+    return staged({model.checkpoint.step: model for model in logged_before(run)})
+
+
+def train_group(planned: Sequence[tuple[Corpus, Config]], study: Study, trainings: int
+                ) -> dict[tuple[str, int], list[StudiedModel]]:
+    """Train some together, each in a run of its own that is open all the while; returns their models, by step."""
     log.info("      %s", ", ".join(f"{corpus.name}{seed_title(config, study)}" for corpus, config in planned))
-    parent, models = open_run_id(), []
+    parent, models = open_run_id(), {}
     with contextlib.ExitStack() as runs:
         tracked = [runs.enter_context(open_training(corpus, config, study, parent)) for corpus, config in planned]
         unfinished = [training for training in tracked if not is_finished(training)]
@@ -119,7 +139,7 @@ def train_group(planned: Sequence[tuple[Corpus, Config]], study: Study, training
                                     key=lambda training: training.first_step):
             train_and_log(list(same_step), trainings)
         for training in tracked:
-            models += finish(training, study)
+            models[training.corpus.name, training.config.seed] = finish(training, study)
     return models
 
 
@@ -131,11 +151,12 @@ def seed_title(config: Config, study: Study) -> str:
 @contextlib.contextmanager
 def open_training(corpus: Corpus, config: Config, study: Study, parent: str) -> Iterator[TrackedTraining]:
     """Open the run of a training below the run `parent`, a stopped one as it was left."""
-    resume = study.resume.get((corpus.name, config.seed), "")
+    digest = training_digest(corpus, config)
+    stopped = study.cells.begun(digest)
+    resume = stopped.id if stopped else study.resume.get((corpus.name, config.seed), "")
     with open_run(f"train {corpus.name}{seed_suffix(config.seed)}", config, resume, parent,
-                  phase="train", domain=corpus.name, first_seed=study.config.seed,
+                  **{CELL: digest}, phase="train", domain=corpus.name, first_seed=study.config.seed,
                   vocabulary_sha256=corpus.vocabulary.sha256, corpus_sha256=corpus.source.sha256) as run:
-        study.tables.links[run.name] = run.link
         training = TrackedTraining(corpus, config, run)
         if resume:
             training.state = kept_state(run)
@@ -143,6 +164,8 @@ def open_training(corpus: Corpus, config: Config, study: Study, parent: str) -> 
             kept = training.state.step if training.state else config.train.max_steps
             training.rows = [{"domain": corpus.name, "training_seed": config.seed} | row for row in run.history(METRICS)
                              if row["step"] <= kept]
+            if training.state:
+                study.cells.continued.append(f"{run.name} (step {training.state.step})")
         if not training.rows:
             run.datasets([text_dataset(corpus)], "training")
         yield training
@@ -202,11 +225,11 @@ def validation_scores(tracked: Sequence[TrackedTraining], records: Sequence[Prog
 def finish(training: TrackedTraining, study: Study) -> list[StudiedModel]:
     """Log the tables and figures of a training, alias its models and return them, by step."""
     corpus, config, run, rows = training.corpus, training.config, training.run, training.rows
-    models, tables = dict(sorted(training.models.items())), Tables()
+    models, tables, kept = dict(sorted(training.models.items())), Tables(), Tables()
     tables.add("corpora", [corpus.row()])
     tables.add("training", rows)
-    study.tables.add("training", (row | {"run_id": run.id} for row in rows))
     log_tables(run, tables)
+    kept.add("training", tables.rows["training"])
     log_figures(run, tables, config, "train")
     validation = {row["step"]: row["validation_bits_per_byte"] for row in rows if row["step"] in models}
     aliases = alias_all(models, validation, training, "" if config.seed == study.config.seed else
@@ -215,7 +238,13 @@ def finish(training: TrackedTraining, study: Study) -> list[StudiedModel]:
                  f"- validation: **{rows[-1]['validation_bits_per_byte']:.3f} bits per byte**\n"
                  f"- registered as `{registry.model_name(corpus.name)}`: "
                  + ", ".join(f"{alias} = step {step}" for alias, step in aliases.items()))
-    return [replace(model, stages=stages_of(step, models)) for step, model in models.items()]
+    study.add(run, keep(run, kept))
+    return staged(models)
+
+
+def staged(models: Mapping[int, StudiedModel]) -> list[StudiedModel]:
+    """List the models of a training by step, each with its stages."""
+    return [replace(models[step], stages=stages_of(step, models)) for step in sorted(models)]
 
 
 def keep_state(run: TrackedRun, state: TrainingState) -> None:

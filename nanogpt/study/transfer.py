@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,17 +15,20 @@ from nanogpt.errors import require
 from nanogpt.evaluation.evaluate import losses_together
 from nanogpt.model.checkpoint import Checkpoint
 from nanogpt.model.device import resolve_device
+from nanogpt.study.cells import Cells, cell_digest
 from nanogpt.study.inputs import StudiedModel
 from nanogpt.study.phase import Study
 from nanogpt.study.tables import Tables
 from nanogpt.study.transfer_runs import (
     CellResult,
     FineTunedRun,
+    LoggedPair,
     TransferCell,
     fill_measures,
     log_pair,
     log_stage_tuning,
     lowest_loss,
+    read_pair,
     register_best,
 )
 from nanogpt.text.corpus import Corpus
@@ -46,6 +50,10 @@ TestLosses = dict[tuple[str, str], float]
 """(checkpoint's SHA-256, domain) to the bits per byte on the test text: of the models before they are adapted."""
 
 
+VIEWS = 2
+"""Rates at which each cell is run: a tuned one and the fixed one."""
+
+
 @dataclass(frozen=True)
 class TunedCell:
     """The learning rate of each view of a cell, the trials that it was chosen by, and the Optuna study of these."""
@@ -60,7 +68,7 @@ def transfer_models(study: Study) -> None:
 
     The caller has checked the grid (`check_grid`) before the first phase.
     """
-    transfer_cells(grid_cells(study.models, study.corpora, study.config), study.config, study.tables)
+    transfer_cells(grid_cells(study.models, study.corpora, study.config), study.config, study.tables, study.cells)
     fill_measures(study.tables)
 
 
@@ -74,26 +82,66 @@ def check_grid(config: Config, corpora: Mapping[str, Corpus]) -> None:
     open_storage(config.transfer.storage)
 
 
-def transfer_cells(cells: Sequence[TransferCell], config: Config, tables: Tables, *,
+def transfer_cells(cells: Sequence[TransferCell], config: Config, tables: Tables, known: Cells | None = None, *,
                    learning_rate: float | None = None, alone: bool = False) -> None:
     """Transfer every cell, log each model and target in a run, and register the best of each source and target.
+
+    Models and targets whose run is among the `known` cells are read back.
 
     A given `learning_rate` is taken in place of the fixed one and nothing is tuned. `alone`: the run of a transfer is
     all there is, so it holds measures and figures itself, and its rate is its own.
     """
     if learning_rate is not None:
         require(0 <= learning_rate < math.inf, "rate must be >= 0 and finite", learning_rate)
-    before, best = test_losses(cells, config), BestAdapted()
-    results: dict[tuple[str, str], list[CellResult]] = {}
+    known = known or Cells()
+    tuned: dict[TransferCell, TunedCell] = {}
+    for shots in dict.fromkeys(cell.shots for cell in cells):
+        group, own_config = [cell for cell in cells if cell.shots == shots], with_shots(config, shots)
+        tuned |= zip(group, [TunedCell({"fixed": learning_rate}) for _ in group] if learning_rate is not None else (
+            tune_alone(group, own_config) if alone else tune_grid(group, own_config, tables, known)), strict=True)
+    before = functools.cache(lambda: test_losses(cells, config))       # when there is something to transfer
+    logged: list[LoggedPair] = []
+    for group in groups_of_pairs(cells, config):
+        digests = {cell.pair: pair_digest(cell, config) for cell in group}
+        done = {} if all(map(known.whole, digests.values())) else transfer_pairs(group, tuned, config, before())
+        for pair, digest in digests.items():
+            of_pair = [cell for cell in group if cell.pair == pair]
+            logged.append(read_pair(run, of_pair, tables, known) if (run := known.whole(digest)) else
+                          log_pair(done[pair][0], done[pair][1], config, tables, digest, alone=alone))
+    register_best(logged, config)
+
+
+def with_shots(config: Config, shots: int) -> Config:
+    return replace(config, transfer=replace(config.transfer, shots=shots))
+
+
+def pair_digest(cell: TransferCell, config: Config) -> str:
+    """Return the digest of the cell of a model and a target, with all shots."""
+    corpora = [corpus for corpus in (cell.target, cell.own) if corpus]
+    return cell_digest("transfer", config, corpora, cell.pair, cell.model.stages, cell.model.uri)
+
+
+def groups_of_pairs(cells: Sequence[TransferCell], config: Config) -> Iterator[list[TransferCell]]:
+    """Cut the cells into groups of whole pairs that fill a batched model with the transfers of equal shots.
+
+    Each group is logged before the next one begins. Groups do not depend on what is done already: how transfers are
+    batched may change their last bit.
+    """
+    pairs = list(dict.fromkeys(cell.pair for cell in cells))
+    size = max(1, transfers_together(config) // (VIEWS * config.transfer.transfer_seeds))
+    for begin in range(0, len(pairs), size):
+        yield [cell for cell in cells if cell.pair in pairs[begin:begin + size]]
+
+
+def transfer_pairs(cells: Sequence[TransferCell], tuned: Mapping[TransferCell, TunedCell], config: Config,
+                   before: TestLosses) -> dict[tuple[str, str], tuple[list[CellResult], Checkpoint]]:
+    """Run some pairs with all their shots; gives the results of each and its best adapted model."""
+    results, best = dict[tuple[str, str], list[CellResult]](), BestAdapted()
     for shots in dict.fromkeys(cell.shots for cell in cells):
         group = [cell for cell in cells if cell.shots == shots]
-        own_config = replace(config, transfer=replace(config.transfer, shots=shots))
-        tuned = [TunedCell({"fixed": learning_rate}) for _ in group] if learning_rate is not None else (
-            tune_alone(group, own_config) if alone else tune_grid(group, own_config, tables))
-        for result in transfer_group(group, tuned, own_config, before, best):
+        for result in transfer_group(group, [tuned[cell] for cell in group], with_shots(config, shots), before, best):
             results.setdefault(result.cell.pair, []).append(result)
-    register_best([log_pair(parts, best[pair][1], config, tables, alone=alone) for pair, parts in results.items()],
-                  config)
+    return {pair: (of_pair, best[pair][1]) for pair, of_pair in results.items()}
 
 
 def tune_alone(cells: Sequence[TransferCell], config: Config) -> list[TunedCell]:
@@ -110,7 +158,7 @@ def tune_cells(cells: Sequence[TransferCell], config: Config) -> list[tuple[list
     return list(zip(tune(studies, [[pair] for pair in pairs], config), names, strict=True))
 
 
-def tune_grid(cells: Sequence[TransferCell], config: Config, tables: Tables) -> list[TunedCell]:
+def tune_grid(cells: Sequence[TransferCell], config: Config, tables: Tables, known: Cells) -> list[TunedCell]:
     """Tune a rate for each stage over cells of all its pairs at once, with equal budgets, in a run for each stage.
 
     The tuned rate is the stage's, or with `tune_by=cell` the cell's own best among the same trials. The fixed rate is
@@ -120,13 +168,13 @@ def tune_grid(cells: Sequence[TransferCell], config: Config, tables: Tables) -> 
               for stage in dict.fromkeys(cell.model.stage for cell in cells)}
     tuned_on = {stage: tuning_places(places, cells, config) for stage, places in stages.items()}
     pairs = {stage: [(cells[i].model.checkpoint, cells[i].target) for i in tuned_on[stage]] for stage in stages}
-    names = {stage: study_name(pairs[stage], f"{stage}-to-all", config) for stage in stages}
+    names = {stage: study_name(pairs[stage], f"{stage}-to-all", config, known.owner) for stage in stages}
     studies = [open_study(name, config.transfer.storage) for name in names.values()]
     trials_of = dict(zip(stages, tune(studies, list(pairs.values()), config), strict=True))
     fixed = shared_rate(list(trials_of.values()))
     tuned: dict[int, TunedCell] = {}
     for stage, places in stages.items():
-        log_stage_tuning(stage, trials_of[stage], names[stage], config, tables)
+        log_stage_tuning(stage, trials_of[stage], names[stage], config, tables, known)
         for i in places:
             own = [trial.of_pair(tuned_on[stage].index(i)) for trial in trials_of[stage] if i in tuned_on[stage]]
             chosen = best_rate(own if config.transfer.tune_by == "cell" else trials_of[stage])

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import logging
 import math
+import shutil
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from nanogpt.config import Config, Row
-from nanogpt.model.checkpoint import Checkpoint, save_checkpoint
+from nanogpt.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from nanogpt.study.cells import Cells, cell_digest, keep, kept_tables, run_cell
 from nanogpt.study.inputs import StudiedModel
 from nanogpt.study.phase import seed_suffix
 from nanogpt.study.tables import Tables, log_figures, log_tables
 from nanogpt.study.verify import score_tags
 from nanogpt.text.corpus import Corpus
 from nanogpt.tracking import registry
-from nanogpt.tracking.run import TrackedRun, key, open_run
+from nanogpt.tracking.run import CELL, TrackedRun, key, open_run
 from nanogpt.tracking.scratch import scratch_path
 from nanogpt.transfer.finetune import AdaptationPoint
 from nanogpt.transfer.tables import cell_measures, run_measures, stage_comparisons
@@ -25,6 +27,10 @@ from nanogpt.transfer.tuning import Trial, best_rate
 
 log = logging.getLogger("nanogpt")
 
+ADAPTED = Path("checkpoints/adapted.pt")
+"""The artifact of a pair's run that is its best adapted model."""
+RESULTS = "results"
+"""The kept table of a pair's run that holds its results with all that they were made of."""
 OWN_TEXT_UNKNOWN = {"source_bits_per_byte_before": math.nan, "source_bits_per_byte_after": math.nan}
 """What the table of transfers says of a cell whose source has no text of its own here."""
 
@@ -135,13 +141,15 @@ def curve_rows(run: FineTunedRun, cell: Row) -> Iterator[Row]:
                                 "validation_nats": point.nats_per_character}
 
 
-def log_pair(results: Sequence[CellResult], adapted: Checkpoint, config: Config, tables: Tables, *,
+def log_pair(results: Sequence[CellResult], adapted: Checkpoint, config: Config, tables: Tables, digest: str, *,
              alone: bool) -> LoggedPair:
-    """Log all shots of a model and a target in a run: learning curves, tables, and the best adapted model as a file."""
-    cell, pair_tables, shots = results[0].cell, Tables(), ",".join(str(result.cell.shots) for result in results)
-    for result in results:
-        pair_tables.add_all(result.tables())
-    with open_run(pair_name(cell), config, phase="transfer", parent_uri=cell.model.uri,
+    """Log all shots of a model and a target in a run: learning curves, tables, and the best adapted model as a file.
+
+    The results are kept there too, as the cell of this digest.
+    """
+    cell, shots = results[0].cell, ",".join(str(result.cell.shots) for result in results)
+    pair_tables = tables_of(results)
+    with open_run(pair_name(cell), config, **{CELL: digest}, phase="transfer", parent_uri=cell.model.uri,
                   corpus_sha256=cell.target.source.sha256, vocabulary_sha256=cell.target.vocabulary.sha256,
                   **cell.row | {"shots": shots}) as run:
         tables.links[run.name] = run.link
@@ -151,14 +159,52 @@ def log_pair(results: Sequence[CellResult], adapted: Checkpoint, config: Config,
             elif result.trials:
                 run.tags({"optuna_study": result.study, "optuna_storage": config.transfer.storage})
         run.metrics_by_step(view_metrics(results))
-        path = save_checkpoint(adapted, scratch_path("adapted.pt"))
-        run.file(path, "checkpoints")
+        path = save_checkpoint(adapted, scratch_path(ADAPTED.name))
+        run.file(path, ADAPTED.parent.as_posix())
         log_tables(run, pair_tables, show=alone)
         if alone:
             log_alone(run, pair_tables, config)
         run.describe("\n".join(line for result in results for line in view_lines(result)))
+        kept = Tables()
+        kept.add(RESULTS, map(asdict_without_cell, results))
+        keep(run, kept)
     tables.add_all(pair_tables)
     return LoggedPair(results, adapted, run, path)
+
+
+def read_pair(run: TrackedRun, cells: Sequence[TransferCell], tables: Tables, known: Cells) -> LoggedPair:
+    """Read all shots of a model and a target back from the run that holds them."""
+    known.reuse(run)
+    tables.links[run.name] = run.link
+    results = [result_of(cell, row) for cell, row in zip(cells, kept_tables(run).rows[RESULTS], strict=True)]
+    pair_tables = tables_of(results)
+    for row in (row for rows in pair_tables.rows.values() for row in rows):
+        row["run_id"] = run.id
+    tables.add_all(pair_tables)
+    with run.download(ADAPTED.as_posix()) as copy:
+        path = Path(shutil.copy(copy, scratch_path(ADAPTED.name)))
+    return LoggedPair(results, load_checkpoint(path), run, path)
+
+
+def tables_of(results: Iterable[CellResult]) -> Tables:
+    tables = Tables()
+    for result in results:
+        tables.add_all(result.tables())
+    return tables
+
+
+def asdict_without_cell(result: CellResult) -> Row:
+    """Turn a result into plain values; what it is of is known by the cell's digest."""
+    return {"study": result.study, "trials": [asdict(trial) for trial in result.trials],
+            "runs": [asdict(run) for run in result.runs]}
+
+
+def result_of(cell: TransferCell, row: Row) -> CellResult:
+    """Undo `asdict_without_cell`."""
+    trials = [Trial(**trial | {"by_pair": tuple(trial["by_pair"])}) for trial in row["trials"]]
+    runs = [FineTunedRun(**run | {"points": [AdaptationPoint(**point) for point in run["points"]]})
+            for run in row["runs"]]
+    return CellResult(cell, trials, runs, row["study"])
 
 
 def pair_name(cell: TransferCell) -> str:
@@ -173,22 +219,25 @@ def view_lines(result: CellResult) -> Iterator[str]:
                f"per byte on {result.cell.target.name} (test, mean of {len(runs)} seeds)")
 
 
-def log_stage_tuning(stage: str, trials: Sequence[Trial], study: str, config: Config, tables: Tables) -> None:
+def log_stage_tuning(stage: str, trials: Sequence[Trial], study: str, config: Config, tables: Tables,
+                     known: Cells) -> None:
     """Log the tuning of a stage's learning rate in a run: its trials are the steps of two metrics, and a table."""
-    with open_run(f"tune {stage} · {config.transfer.shots} shots", config,
-                  phase="tune", stage=stage, optuna_study=study, optuna_storage=config.transfer.storage) as run:
-        tables.links[run.name] = run.link
+    def log_trial_rows(run: TrackedRun, own: Tables) -> None:
         for trial in trials:
             run.metrics({"tune/learning_rate": trial.learning_rate,
                          "tune/bits_per_byte": math.nan if trial.validation_bits_per_byte is None
                          else trial.validation_bits_per_byte}, trial.number)
         run.metrics({"tune/best_learning_rate": best_rate(trials)})
-        own = Tables()
         own.add("trials", (trial.row() for trial in trials))
         log_tables(run, own)
         pruned = sum(trial.state == "pruned" for trial in trials)
         run.describe(f"Best learning rate of {len(trials)} trials ({pruned} pruned) over all transfers of the stage: "
                      f"**{best_rate(trials):.3g}**")
+
+    run, _ = run_cell(known, f"tune {stage} · {config.transfer.shots} shots", cell_digest("tune", config, [], study),
+                      log_trial_rows, config, phase="tune", stage=stage, optuna_study=study,
+                      optuna_storage=config.transfer.storage)
+    tables.links[run.name] = run.link
 
 
 def log_trials(run: TrackedRun, trials: Sequence[Trial], study: str, config: Config) -> None:
@@ -274,7 +323,8 @@ def register_pair(logged: LoggedPair, config: Config) -> None:
             "vocabulary_sha256": adapted.vocabulary.sha256,
             **score_tags(cell.target.name, split, config.transfer.curve_characters, best.loss)}
     with open_run(logged.run.name, resume=logged.run.id) as run:
-        model_id = registry.log_model(adapted, logged.path, {"domain": adapted.domain, "step": adapted.step} | tags,
-                                      run.id)
+        facts = {"domain": adapted.domain, "step": adapted.step}
+        model_id = next((model_id for model_id, _ in registry.logged_models(run.id, run.experiment_id)),
+                        "") or registry.log_model(adapted, logged.path, facts | tags, run.id)
         run.metrics({"transfer/validation_bits_per_byte": best.loss}, adapted.step, model_id)
     registry.set_alias(registry.best_of(registry.register(adapted, model_id, run.id, tags)), "best")

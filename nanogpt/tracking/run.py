@@ -30,6 +30,7 @@ from mlflow.utils.uri import is_local_uri
 
 from nanogpt.config import GROUPS, Config, config_of
 from nanogpt.errors import UserError
+from nanogpt.model.processes import this_process
 from nanogpt.tracking.download import downloaded
 from nanogpt.tracking.environment import commit, environment, git
 from nanogpt.tracking.new_store import create_missing_store
@@ -37,6 +38,10 @@ from nanogpt.tracking.project_run import mark_unused
 from nanogpt.tracking.scratch import scratch_folder, scratch_path
 from nanogpt.tracking.store_errors import closed_in_any_case
 
+CELL, WHOLE = "nanogpt.cell", "nanogpt.whole"
+"""Tags of a run: the digest of all that its result depends on; that its result is kept (study/cells.py)."""
+PROCESS = "nanogpt.process"
+"""The tag of a run that says which process has it open."""
 TRAININGS = "trainings"
 """The phase of a run over several trainings."""
 
@@ -143,6 +148,9 @@ class TrackedRun:
     def file(self, path: Path, folder: str) -> None:
         mlflow.log_artifact(str(path), folder, run_id=self.id)
 
+    def folder(self, path: Path, folder: str) -> None:
+        mlflow.log_artifacts(str(path), folder, run_id=self.id)
+
     def text(self, text: str, path: str) -> None:
         mlflow.log_text(text, path, run_id=self.id)
 
@@ -225,7 +233,8 @@ def open_run(name: str, config: Config | None = None, resume: str = "", parent: 
         create_missing_store()
     if resume:
         mark_unused()
-    with closed_in_any_case() as ids, mlflow.start_run(resume or None, run_name=name, nested=not outermost,
+    owner = {PROCESS: json.dumps(this_process())}       # from the first moment: a kill may be the next
+    with closed_in_any_case() as ids, mlflow.start_run(resume or None, run_name=name, nested=not outermost, tags=owner,
                                                        log_system_metrics=outermost) as active:
         run = TrackedRun(active.info.run_id, active.info.experiment_id, name)
         ids.append(run.id)

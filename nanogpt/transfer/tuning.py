@@ -8,15 +8,12 @@ import logging
 import math
 import os
 import random
-import socket
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import optuna
-import psutil
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.study import StudyDirection
@@ -26,6 +23,7 @@ from nanogpt.config import Config
 from nanogpt.errors import UserError, require
 from nanogpt.model.checkpoint import Checkpoint
 from nanogpt.model.payload import digest_of
+from nanogpt.model.processes import is_dead, this_process
 from nanogpt.text.corpus import Corpus
 from nanogpt.transfer.finetune import AdaptationPoint, FineTuning, adapt, transfers_together
 
@@ -112,13 +110,16 @@ def prepare_journal(journal: Path) -> None:
         os.truncate(journal, len(whole))
 
 
-def study_name(pairs: Sequence[Pair], title: str, config: Config) -> str:
-    """Name the study by a digest of its question, so that the same question goes on where it stopped."""
+def study_name(pairs: Sequence[Pair], title: str, config: Config, owner: str = "") -> str:
+    """Name the study by a digest of its question, so that the same question goes on where it stopped.
+
+    What asks for itself alone, beside others that may ask the same at the same time, says so as `owner`.
+    """
     question = asdict(config.transfer) | {"version": VERSION, "seed": config.seed, "pairs": [
         [source.sha256, target.row()] for source, target in pairs]}
     for name in (*NOT_ASKED, *(["trials"] if config.transfer.sampler == "tpe" else [])):    # of a grid they are part
         del question[name]
-    digest = hashlib.sha256(json.dumps(question, sort_keys=True).encode()).hexdigest()[:12]
+    digest = hashlib.sha256((json.dumps(question, sort_keys=True) + owner).encode()).hexdigest()[:12]
     return f"{title}-{config.transfer.shots}-shots-{digest}"
 
 
@@ -139,24 +140,6 @@ def open_study(name: str, storage: str) -> optuna.Study:
     return study
 
 
-def this_process() -> dict[str, object]:
-    """Say which process runs a trial, so that another one can tell whether it still lives."""
-    process = psutil.Process()
-    return {"host": socket.gethostname(), "pid": process.pid, "started": process.create_time()}
-
-
-def is_dead(process: Mapping[str, Any] | None) -> bool:
-    """Tell whether a process is provably dead: of this host, and gone, or its number is another process's by now."""
-    if process is None or process["host"] != socket.gethostname():
-        return False
-    try:
-        return psutil.Process(process["pid"]).create_time() != process["started"]
-    except psutil.NoSuchProcess:
-        return True
-    except psutil.AccessDenied:
-        return False
-
-
 def tune(studies: Sequence[optuna.Study], pairs: Sequence[Sequence[Pair]], config: Config) -> list[list[Trial]]:
     """Run trials until each study has `trials` that ended or were pruned; returns them, earlier sessions' first.
 
@@ -165,12 +148,13 @@ def tune(studies: Sequence[optuna.Study], pairs: Sequence[Sequence[Pair]], confi
     many together as the configuration says, and each study goes as it would alone. The sampler is seeded by the number
     of ended trials, so a study that is stopped goes on as if it had not been.
     """
-    trials_of = [[as_trial(trial, study) for trial in study.get_trials(states=ENDED)] for study in studies]
+    trials_of = [[as_trial(trial, study, number) for number, trial in enumerate(study.get_trials(states=ENDED))]
+                 for study in studies]
     while waiting := [i for i, trials in enumerate(trials_of) if len(trials) < config.transfer.trials]:
         running = [RunningTrial(ask(studies[i], len(trials_of[i]), config), pairs[i], config) for i in waiting]
         run_trials(running, config)
         for i, trial in zip(waiting, running, strict=True):
-            trials_of[i].append(as_trial(trial.end(studies[i]), studies[i]))
+            trials_of[i].append(as_trial(trial.end(studies[i]), studies[i], len(trials_of[i])))
     return trials_of
 
 
@@ -270,15 +254,18 @@ def run_trials(running: Sequence[RunningTrial], config: Config) -> None:
                 trial.report(known)
 
 
-def as_trial(trial: optuna.trial.FrozenTrial, study: optuna.Study) -> Trial:
-    """Read a trial that ended. UserError where it is not as it was written: the file of a journal notices no change."""
+def as_trial(trial: optuna.trial.FrozenTrial, study: optuna.Study, number: int) -> Trial:
+    """Read a trial that ended, number so much of those: a trial that a kill has cut off counts for nothing.
+
+    UserError where it is not as it was written: the file of a journal notices no change.
+    """
     value = trial.value if trial.state is TrialState.COMPLETE else None
     reported, by_pair = trial.intermediate_values, list(trial.user_attrs.get(BY_PAIR, ()))
     said = [study.study_name, trial.number, trial.params, value, reported, by_pair]
     digest = digest_of([*said, trial.state.name])
     require(trial.user_attrs.get(DIGEST) == digest, "storage must hold trials as they were written (name another one, "
             "or delete it)", f"trial {trial.number} of {study.study_name} changed")
-    return Trial(trial.number, trial.params[RATE], value, reported[max(reported)] if reported else None,
+    return Trial(number, trial.params[RATE], value, reported[max(reported)] if reported else None,
                  trial.state.name.lower(), tuple(trial.user_attrs.get(BY_PAIR, ())) if value is not None else ())
 
 
