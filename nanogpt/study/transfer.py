@@ -50,7 +50,7 @@ TestLosses = dict[tuple[str, str], float]
 """(checkpoint's SHA-256, domain) to the bits per byte on the test text: of the models before they are adapted."""
 
 
-VIEWS = 2
+RATES_OF_CELL = 2
 """Rates at which each cell is run: a tuned one and the fixed one."""
 
 
@@ -128,7 +128,7 @@ def groups_of_pairs(cells: Sequence[TransferCell], config: Config) -> Iterator[l
     batched may change their last bit.
     """
     pairs = list(dict.fromkeys(cell.pair for cell in cells))
-    size = max(1, transfers_together(config) // (VIEWS * config.transfer.transfer_seeds))
+    size = max(1, transfers_together(config) // (RATES_OF_CELL * config.transfer.transfer_seeds))
     for begin in range(0, len(pairs), size):
         yield [cell for cell in cells if cell.pair in pairs[begin:begin + size]]
 
