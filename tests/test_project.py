@@ -13,7 +13,9 @@ from mlflow.projects import _project_spec
 from packaging.requirements import Requirement
 from support import ROOT
 
+import nanogpt
 from nanogpt.config import Config, make_config
+from nanogpt.text.sources import BUILT_IN
 
 PROJECT = yaml.safe_load((ROOT / "MLproject").read_text("utf-8"))
 ENTRY_POINTS = sorted(path.stem for path in (ROOT / "entrypoints").glob("*.py") if path.stem != "__init__")
@@ -66,3 +68,18 @@ def test_conda_yaml_installs_what_pyproject_asks_for() -> None:
         exact = [part.version for part in specifier if part.operator == "=="]
         assert all(version in required[name] for version in exact) if exact else specifier == required[name], name
     assert str(pinned["torch"]) == "==2.13.0"
+
+
+def test_the_citation_names_this_version_licence_and_authors() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text("utf-8"))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    assert (citation["version"], citation["license"]) == (nanogpt.__version__, project["license"])
+    assert citation["authors"] == project["authors"]
+    assert all(author["name"] in (ROOT / "LICENSE").read_text("utf-8") for author in project["authors"])
+
+
+def test_the_documentation_says_the_licence_of_every_text() -> None:
+    lines = (ROOT / "docs" / "domains.md").read_text("utf-8").splitlines()
+    for name, domain in BUILT_IN.items():
+        full = domain.full.licence if domain.full else "the embedded text"
+        assert f"| `{name}` | {domain.embedded.licence} | {full} |" in lines

@@ -23,7 +23,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A wheel built from a copy of the sources: setuptools writes beside what it builds from."""
     pytest.importorskip("setuptools", minversion="77", reason="a wheel is built without a network")
     folder = tmp_path_factory.mktemp("wheel")
-    for name in ("pyproject.toml", "README.md"):
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, folder)
     for name in ("nanogpt", "entrypoints", "benchmarks"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -39,6 +39,14 @@ def test_it_holds_the_package_and_nothing_else(wheel: Path) -> None:
         inside = {name for name in archive.namelist() if ".dist-info/" not in name}
     package = [path for path in (ROOT / "nanogpt").rglob("*") if path.suffix in (".py", ".html")]
     assert inside == {str(path.relative_to(ROOT)) for path in package}
+
+
+def test_it_carries_the_licence(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        (licence,) = (name for name in archive.namelist() if name.endswith(".dist-info/licenses/LICENSE"))
+        (metadata,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+        assert archive.read(licence) == (ROOT / "LICENSE").read_bytes()
+        assert "License-Expression: MIT" in archive.read(metadata).decode().splitlines()
 
 
 def test_installed_elsewhere_it_runs_a_study_from_an_empty_folder(wheel: Path, tmp_path: Path) -> None:
