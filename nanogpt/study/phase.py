@@ -25,6 +25,7 @@ class Study:
     tables: Tables = field(default_factory=Tables)
     drawn: dict[str, bytes] = field(default_factory=dict)       # figures of whole tables that a phase has drawn, PNG
     resume: Mapping[tuple[str, int], str] = field(default_factory=dict)     # domain and seed to the run of a training
+    left_out: list[str] = field(default_factory=list)       # trainings that diverged, in words
     cells: Cells = field(default_factory=Cells)
     compared_stages: tuple[str, ...] = ()           # whose models every attribution method reads; none: all
 
@@ -41,6 +42,11 @@ class Study:
         """Take the result of a cell, and the link to its run."""
         self.tables.links[run.name] = run.link
         self.tables.add_all(tables)
+
+    def leave_out_untrained(self) -> None:
+        """Go on without the domains of which no training ended well."""
+        trained = {model.domain for model in self.models}
+        self.corpora = {name: corpus for name, corpus in self.corpora.items() if name in trained}
 
     def is_read_wholly(self, model: StudiedModel) -> bool:
         """Tell whether a model writes and is attributed: of a study those of the first seed, else all."""

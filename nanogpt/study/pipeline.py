@@ -135,7 +135,7 @@ def summary_text(run: TrackedRun, page_findings: Sequence[str], study: Study, se
     domains = list(dict.fromkeys(model.domain for model in study.models))
     example = f"models:/{registry.model_name(domains[0])}@late"
     lines = [f"Study of {', '.join(domains)}: {len(study.models)} checkpoints in {seconds:.0f} s.",
-             *filter(None, [study.cells.sentence]), ""]
+             *filter(None, [study.cells.sentence]), *(f"Left out: {reason}." for reason in study.left_out), ""]
     lines += [f"  · {sentence}" for sentence in page_findings]
     lines += ["", "Where to look:", f"  runs, models, figures   mlflow ui   (then http://127.0.0.1:5000{run.page})",
               f"  the report              {run.artifact('report.html')}",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -29,6 +30,8 @@ from nanogpt.training.state import TrainingState, load_state, save_state
 
 log = logging.getLogger("nanogpt")
 
+DIVERGED = "diverged"
+"""The kept table of a training that has diverged."""
 SECONDS_BETWEEN_LINES = 2.0
 STATES = "states"
 """The folder of a run in which the states of its training are kept."""
@@ -51,6 +54,8 @@ class TrackedTraining:
     run: TrackedRun
     state: TrainingState | None = None  # from which a stopped one goes on
     models: dict[int, StudiedModel] = field(default_factory=dict)       # by step; those of an earlier process too
+    tags: dict[int, Mapping[str, str]] = field(default_factory=dict)    # of their versions
+    diverged_at: int | None = None      # the step of the first loss that was not finite
     rows: list[Row] = field(default_factory=list)                       # of the training table
 
     @property
@@ -70,6 +75,7 @@ def train_models(study: Study) -> None:
     """Train a model of every domain and seed, and where the configuration says so of all domains together."""
     joint = study.config.analysis.joint and len(study.corpora) > 1
     train_corpora([*study.corpora.values(), *([joint_corpus(study.corpora)] if joint else ())], study)
+    study.leave_out_untrained()
 
 
 def run_trainings(study: Study, resume: str = "") -> None:
@@ -104,6 +110,8 @@ def train_corpora(corpora: Sequence[Corpus], study: Study) -> None:
         if run := study.cells.whole(training_digest(corpus, own)):
             models[corpus.name, own.seed] = read_training(run, study)
         study.models += models[corpus.name, own.seed]
+    if not study.models:
+        raise UserError("; ".join(study.left_out))
 
 
 def trainings_together(config: Config, corpus: Corpus) -> int:
@@ -123,8 +131,12 @@ def training_digest(corpus: Corpus, config: Config) -> str:
 def read_training(run: TrackedRun, study: Study) -> list[StudiedModel]:
     """Read a training that has ended back from the store; returns its models, by step."""
     study.cells.reuse(run)
-    study.add(run, kept_tables(run))
-    return staged({model.checkpoint.step: model for model in logged_before(run)})
+    tables = kept_tables(run)
+    if diverged := tables.rows.pop(DIVERGED, []):
+        study.left_out.append(diverged[0]["reason"])
+        return []
+    study.add(run, tables)
+    return staged({model.checkpoint.step: registered(model, run, tags) for model, tags in logged_before(run)})
 
 
 def train_group(planned: Sequence[tuple[Corpus, Config]], study: Study, trainings: int
@@ -139,7 +151,11 @@ def train_group(planned: Sequence[tuple[Corpus, Config]], study: Study, training
                                     key=lambda training: training.first_step):
             train_and_log(list(same_step), trainings)
         for training in tracked:
-            models[training.corpus.name, training.config.seed] = finish(training, study)
+            ended = finish if training.diverged_at is None else leave_out
+            models[training.corpus.name, training.config.seed] = ended(training, study)
+    for training in tracked:
+        if training.diverged_at is not None:
+            training.run.fail()
     return models
 
 
@@ -160,7 +176,8 @@ def open_training(corpus: Corpus, config: Config, study: Study, parent: str) -> 
         training = TrackedTraining(corpus, config, run)
         if resume:
             training.state = kept_state(run)
-            training.models = {model.checkpoint.step: model for model in logged_before(run)}
+            for model, tags in logged_before(run):
+                training.models[model.checkpoint.step], training.tags[model.checkpoint.step] = model, tags
             kept = training.state.step if training.state else config.train.max_steps
             training.rows = [{"domain": corpus.name, "training_seed": config.seed} | row for row in run.history(METRICS)
                              if row["step"] <= kept]
@@ -186,21 +203,32 @@ def train_and_log(tracked: Sequence[TrackedTraining], trainings: int) -> None:
     for records in train_together(members, trainings=trainings):
         log_records(tracked, records)
         ended = records[0].step == records[0].max_steps
+        alive = [(training, progress) for training, progress in zip(tracked, records, strict=True)
+                 if training.diverged_at is None]
         if time.monotonic() - last_state > tracked[0].config.train.state_seconds and not ended:
-            for training, progress in zip(tracked, records, strict=True):
+            for training, progress in alive:
                 keep_state(training.run, progress.state())
             last_state = time.monotonic()
-        if time.monotonic() - last_line > SECONDS_BETWEEN_LINES or ended:
+        if alive and (time.monotonic() - last_line > SECONDS_BETWEEN_LINES or ended):
             last_line = time.monotonic()
-            log.info("%s", progress_line([training.rows[-1] for training in tracked], records[0]))
+            log.info("%s", progress_line([training.rows[-1] for training, _ in alive], records[0]))
+        if not alive:
+            break
     for training in tracked:
         training.run.delete(*training.run.files(STATES))
 
 
 def log_records(tracked: Sequence[TrackedTraining], records: Sequence[Progress]) -> None:
-    """Log where each training stands, and its checkpoint where there is one."""
-    scores = validation_scores(tracked, records)
-    for training, progress, score in zip(tracked, records, scores, strict=True):
+    """Log where each training stands, and its checkpoint where there is one; one that has diverged is left."""
+    for training, progress in zip(tracked, records, strict=True):
+        training.diverged_at = progress.diverged_at if training.diverged_at is None else training.diverged_at
+    going_on = [(training, progress) for training, progress in zip(tracked, records, strict=True)
+                if training.diverged_at is None]
+    scores = validation_scores(going_on)
+    for (training, progress), score in zip(going_on, scores, strict=True):
+        if progress.checkpoint and not math.isfinite(score["validation_nats"]):     # it was the last update's fault
+            training.diverged_at = progress.step
+            continue
         row: Row = {"domain": training.corpus.name, "training_seed": training.config.seed, "step": progress.step,
                "seconds": progress.seconds, "characters_per_second": progress.characters_per_second,
                "loss_nats": progress.loss_nats, "learning_rate_factor": progress.rate_factor} | score
@@ -212,20 +240,21 @@ def log_records(tracked: Sequence[TrackedTraining], records: Sequence[Progress])
         training.rows.append(row)
 
 
-def validation_scores(tracked: Sequence[TrackedTraining], records: Sequence[Progress]) -> list[Row]:
+def validation_scores(trainings: Sequence[tuple[TrackedTraining, Progress]]) -> list[Row]:
     """Score checkpoints on the validation texts, all at once; None where there is no checkpoint."""
-    checkpoints = [progress.checkpoint for progress in records if progress.checkpoint]
+    checkpoints = [progress.checkpoint for _, progress in trainings if progress.checkpoint]
     if not checkpoints:
-        return [{"validation_bits_per_byte": None, "validation_nats": None} for _ in records]
-    device = resolve_device(tracked[0].config.device)
+        return [{"validation_bits_per_byte": None, "validation_nats": None} for _ in trainings]
+    device = resolve_device(trainings[0][0].config.device)
     return [{"validation_bits_per_byte": bits_per_byte, "validation_nats": nats} for bits_per_byte, nats in
-            losses_together(checkpoints, [training.validation for training in tracked], device)]
+            losses_together(checkpoints, [training.validation for training, _ in trainings], device)]
 
 
 def finish(training: TrackedTraining, study: Study) -> list[StudiedModel]:
-    """Log the tables and figures of a training, alias its models and return them, by step."""
+    """Log the tables and figures of a training, register and alias its models and return them, by step."""
     corpus, config, run, rows = training.corpus, training.config, training.run, training.rows
-    models, tables, kept = dict(sorted(training.models.items())), Tables(), Tables()
+    models = {step: registered(model, run, training.tags[step]) for step, model in sorted(training.models.items())}
+    tables, kept = Tables(), Tables()
     tables.add("corpora", [corpus.row()])
     tables.add("training", rows)
     log_tables(run, tables)
@@ -240,6 +269,26 @@ def finish(training: TrackedTraining, study: Study) -> list[StudiedModel]:
                  + ", ".join(f"{alias} = step {step}" for alias, step in aliases.items()))
     study.add(run, keep(run, kept))
     return staged(models)
+
+
+def leave_out(training: TrackedTraining, study: Study) -> list[StudiedModel]:
+    """Say that a training has diverged, at its run and in the study; nothing of it is registered."""
+    settings = training.config.train
+    reason = (f"the training of {training.title} diverged: its loss is not finite from step {training.diverged_at} on "
+              f"(learning rates {settings.matrix_learning_rate:g} of matrices, {settings.learning_rate:g} of the rest)")
+    log.warning("      %s; it is left out", reason)
+    study.left_out.append(reason)
+    training.run.describe(f"Left out: {reason}.")
+    kept = Tables()
+    kept.add(DIVERGED, [{"step": training.diverged_at, "reason": reason}])
+    keep(training.run, kept)
+    return []
+
+
+def registered(model: StudiedModel, run: TrackedRun, tags: Mapping[str, str]) -> StudiedModel:
+    """Register a checkpoint that was logged as a model of a run, unless it is by now."""
+    assert model.model_id
+    return replace(model, uri=registry.register(model.checkpoint, model.model_id, run.id, tags))
 
 
 def staged(models: Mapping[int, StudiedModel]) -> list[StudiedModel]:
@@ -266,11 +315,11 @@ def kept_state(run: TrackedRun) -> TrainingState | None:
     return None
 
 
-def logged_before(run: TrackedRun) -> Iterator[StudiedModel]:
-    """Load the checkpoints that were logged in this run before it was stopped."""
+def logged_before(run: TrackedRun) -> Iterator[tuple[StudiedModel, Mapping[str, str]]]:
+    """Load the checkpoints that were logged in this run before it was stopped, each with the tags of its version."""
     for model_id, tags in registry.logged_models(run.id, run.experiment_id):
         checkpoint = registry.load(f"models:/{model_id}")
-        yield StudiedModel(checkpoint, uri=registry.register(checkpoint, model_id, run.id, tags), model_id=model_id)
+        yield StudiedModel(checkpoint, model_id=model_id), tags
 
 
 def is_logged(checkpoint: Checkpoint, models: Mapping[int, StudiedModel]) -> bool:
@@ -298,7 +347,10 @@ def progress_line(rows: Sequence[Row], progress: Progress) -> str:
 
 
 def log_checkpoint(checkpoint: Checkpoint, row: Row, training: TrackedTraining) -> StudiedModel:
-    """Log a checkpoint as artifact and as model, and register it with the score that `verify` will look for."""
+    """Log a checkpoint as artifact and as model, with the score that `verify` will look for.
+
+    It is registered when its training has ended well.
+    """
     corpus, config, run = training.corpus, training.config, training.run
     is_last = checkpoint.step == checkpoint.notes["max_steps"]
     path = save_checkpoint(checkpoint, scratch_path("final.pt" if is_last else checkpoint.file_name))
@@ -308,7 +360,8 @@ def log_checkpoint(checkpoint: Checkpoint, row: Row, training: TrackedTraining) 
         "preset": config.preset, "seed": str(config.seed), "vocabulary_sha256": corpus.vocabulary.sha256}
     facts = {"domain": checkpoint.domain, "step": checkpoint.step, "corpus_sha256": corpus.source.sha256}
     model_id = registry.log_model(checkpoint, path, facts | tags, run.id)
-    return StudiedModel(checkpoint, uri=registry.register(checkpoint, model_id, run.id, tags), model_id=model_id)
+    training.tags[checkpoint.step] = tags
+    return StudiedModel(checkpoint, model_id=model_id)
 
 
 def alias_all(models: Mapping[int, StudiedModel], validation: Mapping[int, float], training: TrackedTraining,

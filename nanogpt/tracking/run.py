@@ -148,6 +148,10 @@ class TrackedRun:
     def file(self, path: Path, folder: str) -> None:
         mlflow.log_artifact(str(path), folder, run_id=self.id)
 
+    def fail(self) -> None:
+        """Mark the run, which is closed, FAILED."""
+        mlflow.MlflowClient().set_terminated(self.id, "FAILED")
+
     def folder(self, path: Path, folder: str) -> None:
         mlflow.log_artifacts(str(path), folder, run_id=self.id)
 

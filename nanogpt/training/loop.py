@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -45,6 +46,7 @@ class Progress:
     seconds: float
     checkpoint: Checkpoint | None       # at the steps of the checkpoint schedule
     state: Callable[[], TrainingState]
+    diverged_at: int | None = None      # the step of the first loss that was not finite
 
     @property
     def seconds_left(self) -> float:
@@ -203,23 +205,37 @@ def train_together(members: Sequence[Pretraining], *, trainings: int = 1) -> Ite
     Each has its own text, seed, weights, batches and state, and learns what it would alone, but for the rounding of
     batched products and, with dropout, other masks. They may differ in nothing but text and seed, and go on from the
     same step: ValueError else. UserError where a state is of another training.
+
+    A member whose loss is not finite has diverged (`diverged_at`); when all have, their records are the last ones.
     """
     check_members(members)
     training, config = Training(members, trainings), members[0].config
     settings, first = config.train, training.first_step
     keep = set(checkpoint_steps(settings.max_steps, settings.checkpoints))
     losses: list[Tensor] = []
+    diverged: list[int | None] = [None] * len(members)
     seconds, began = training.seconds, time.perf_counter()
     for step in range(first, settings.max_steps + 1):
         kept, known = step in keep, members[0].state and step == first
         if not known and (kept or step % settings.log_every == 0):
             means = torch.stack(losses).mean(0).tolist() if losses else [None] * len(members)
+            if not all(mean is None or math.isfinite(mean) for mean in means):
+                now = first_not_finite(losses, step - len(losses))
+                diverged = [known if known is not None else at for known, at in zip(diverged, now, strict=True)]
             seconds += time.perf_counter() - began
-            yield training_records(training, step, seconds, means, kept=kept)
+            yield training_records(training, step, seconds, means, diverged, kept=kept)
+            if None not in diverged:
+                return
             losses.clear()
             began = time.perf_counter()
         if step < settings.max_steps:
             losses.append(training.step(step))
+
+
+def first_not_finite(losses: Sequence[Tensor], first_step: int) -> list[int | None]:
+    """Find the step of each member's first loss that is not finite; the losses are of steps from `first_step` on."""
+    wrong_SM = ~torch.stack(list(losses)).isfinite()
+    return [first_step + int(wrong_S.int().argmax()) if wrong_S.any() else None for wrong_S in wrong_SM.T]
 
 
 def check_members(members: Sequence[Pretraining]) -> None:
@@ -232,8 +248,8 @@ def check_members(members: Sequence[Pretraining]) -> None:
         raise ValueError(f"members must share configuration, vocabulary and step, got {len(shared)} different")
 
 
-def training_records(training: Training, step: int, seconds: float, losses: Sequence[float | None], *,
-                     kept: bool) -> list[Progress]:
+def training_records(training: Training, step: int, seconds: float, losses: Sequence[float | None],
+                     diverged: Sequence[int | None], *, kept: bool) -> list[Progress]:
     """Say where each member stands; times and characters per second are those of one of them, as if it were alone."""
     config, members = training.config, training.members
     characters = step * config.train.batch_size * config.model.block_size
@@ -241,8 +257,8 @@ def training_records(training: Training, step: int, seconds: float, losses: Sequ
     states = functools.cache(lambda: training.states(step, seconds))       # one copy serves all members
     return [Progress(step, config.train.max_steps, loss, factor_at(step, config), characters / max(seconds, 1e-9),
                      seconds, take_checkpoint(own, member, step) if own else None,
-                     functools.partial(lambda i: states()[i], i))
-            for i, (member, loss, own) in enumerate(zip(members, losses, weights, strict=True))]
+                     functools.partial(lambda i: states()[i], i), at)
+            for i, (member, loss, own, at) in enumerate(zip(members, losses, weights, diverged, strict=True))]
 
 
 def factor_at(step: int, config: Config) -> float:

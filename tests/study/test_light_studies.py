@@ -17,7 +17,11 @@ from nanogpt.commands.registry import registry
 from nanogpt.commands.study import study
 from nanogpt.commands.train import train
 from nanogpt.commands.transfer import transfer
+from nanogpt.config import Config
+from nanogpt.model.gpt import GPT
 from nanogpt.study import train as training_phase
+from nanogpt.text.corpus import Corpus
+from nanogpt.training import loop
 from nanogpt.training.loop import Pretraining
 
 DOMAINS = ("readme", "changes")
@@ -146,3 +150,28 @@ def test_what_is_not_finished_of_several_trainings_goes_on(client: MlflowClient,
         last = pd.read_csv(f"{run.info.artifact_uri}/tables/training.csv").iloc[-1]
         by_member.setdefault((last["domain"], last["training_seed"]), []).append(last["validation_nats"])
     assert len(by_member) == 4 and all(len(set(values)) == 1 and len(values) == 2 for values in by_member.values())
+
+
+def test_a_training_that_diverges_is_left_out_and_the_study_goes_on(client: MlflowClient,
+                                                                    monkeypatch: pytest.MonkeyPatch) -> None:
+    def spoil(corpus: Corpus, config: Config) -> GPT:
+        model = new_model(corpus, config)
+        if corpus.name == "changes":
+            model.embedding.weight.data.fill_(float("inf"))
+        return model
+
+    new_model = loop.new_model
+    monkeypatch.setattr(loop, "new_model", spoil)
+    result = CliRunner().invoke(study, LIGHT, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    line = ("the training of changes seed 1 diverged: its loss is not finite from step 0 on "
+            "(learning rates 0.02 of matrices, 0.01 of the rest)")
+    assert f"Left out: {line}." in result.output and f"{line}; it is left out" in result.stderr
+    assert {model.name for model in client.search_registered_models()} == {"nanogpt-readme"}
+    experiment = client.get_experiment_by_name("light")
+    assert experiment
+    status = {run.info.run_name: run.info.status for run in client.search_runs([experiment.experiment_id])}
+    assert status["train changes"] == "FAILED" and set(status.values()) == {"FAILED", "FINISHED"}
+    result = CliRunner().invoke(train, ["--domain", "changes=changes.txt", "--domains", "readme=readme.txt",
+                                        "--preset", "smoke", "--max-steps", "8", "--device", "cpu"])
+    assert result.exit_code == 2 and line in result.stderr.splitlines()[-1]

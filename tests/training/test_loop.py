@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import math
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,7 @@ from nanogpt.config import Config, make_config
 from nanogpt.model.checkpoint import Checkpoint
 from nanogpt.model.gpt import GPT
 from nanogpt.text.corpus import Corpus
-from nanogpt.training.loop import Progress, is_compiled, train
+from nanogpt.training.loop import Pretraining, Progress, is_compiled, train, train_together
 from nanogpt.training.schedule import checkpoint_steps
 from nanogpt.training.state import TrainingState, load_state, save_state
 
@@ -133,3 +135,23 @@ def test_a_consumer_may_leave_early(corpus: Corpus, config: Config) -> None:
     records = train(corpus, config)
     assert next(records).step == 0
     records.close()
+
+
+def spoilt(state: TrainingState) -> TrainingState:
+    """A state whose next loss is not finite."""
+    state = copy.deepcopy(state)
+    next(iter(state.weights.values())).fill_(math.inf)
+    return state
+
+
+def test_a_training_that_diverges_ends_and_leaves_the_others_alone(corpus: Corpus, config: Config) -> None:
+    config = dataclasses.replace(config, model=dataclasses.replace(config.model, dropout=0.0))
+    records = list(train(corpus, config))
+    state = next(record.state() for record in train(corpus, config) if record.step == 5)
+    (last,) = train(corpus, config, spoilt(state))
+    assert last.diverged_at == 5 and not math.isfinite(last.loss_nats or 0) and last.step < 24
+    members = [Pretraining(corpus, config, own) for own in (state, spoilt(state))]
+    together = list(train_together(members))
+    assert [record.step for record, _ in together] == [record.step for record in records if record.step > 5]
+    assert {(record.diverged_at, other.diverged_at) for record, other in together} == {(None, 5)}
+    assert together[-1][0].loss_nats == pytest.approx(records[-1].loss_nats, rel=1e-2)
