@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import logging
-import signal
 import sys
 from collections.abc import Callable
 from dataclasses import fields
@@ -12,12 +11,17 @@ from typing import Any
 
 import click
 
+from nanogpt.commands import interruption
 from nanogpt.config import GROUPS, PRESETS, Config, make_config, settings
 from nanogpt.errors import UserError, require
 from nanogpt.model.allocator import keep_freed_memory
 
 Function = Callable[..., Any]
 MODEL_HELP = "models:/nanogpt-math@late, runs:/…/checkpoints/final.pt or the path of a .pt file"
+RESUMED = {"study": "the same command goes on from here (--resume off begins anew)",
+           "train": "its run goes on with --resume and the id of the run that is now KILLED"}
+"""What a command that was stopped says of going on."""
+NOT_RESUMED = "nothing of it is kept but its runs, which are KILLED: start it again"
 MLFLOW_LEVELS = {"mlflow.pyfunc": logging.WARNING, "mlflow.system_metrics.system_metrics_monitor": logging.WARNING,
                  "mlflow.store.db.utils": logging.CRITICAL}
 """Loggers of MLflow that say in each run what it does, or print an error that is raised as well."""
@@ -54,11 +58,22 @@ def command(*groups: str, follows: Callable[..., str] | None = None) -> Callable
 
 def carry_out(function: Function, values: dict[str, Any], changes: dict[str, Any],
               follows: Callable[..., str] | None) -> None:
+    """Hand a command its values and its configuration; a signal ends it in order, with a line on how to go on."""
+    try:
+        with interruption.ended_in_order():
+            carry_out_undisturbed(function, values, changes, follows)
+    except interruption.Interrupted as end:
+        interruption.close_open_runs()
+        click.echo(f"stopped by signal {end.signal}; {RESUMED.get(function.__name__, NOT_RESUMED)}", err=True)
+        raise
+
+
+def carry_out_undisturbed(function: Function, values: dict[str, Any], changes: dict[str, Any],
+                          follows: Callable[..., str] | None) -> None:
     """Hand a command its values and its configuration: the preset with `changes`, but for those that are None."""
     from nanogpt.tracking import project_run, store_errors
 
     show_progress()
-    signal.signal(signal.SIGTERM, end)
     keep_freed_memory()
     try:
         store_errors.check_store()
@@ -79,11 +94,6 @@ def carry_out(function: Function, values: dict[str, Any], changes: dict[str, Any
 def is_text(value: str) -> bool:
     """Tell whether a word of the command line is UTF-8: other bytes stand in it as halves of surrogates."""
     return not any("\ud800" <= character <= "\udfff" for character in value)
-
-
-def end(number: int, _: object) -> None:
-    """Leave as by an exception when the process is told to end, so that open runs are closed."""
-    sys.exit(128 + number)
 
 
 class BadInput(click.ClickException):

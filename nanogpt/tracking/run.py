@@ -36,7 +36,7 @@ from nanogpt.tracking.environment import commit, environment, git
 from nanogpt.tracking.new_store import create_missing_store
 from nanogpt.tracking.project_run import mark_unused
 from nanogpt.tracking.scratch import scratch_folder, scratch_path
-from nanogpt.tracking.store_errors import closed_in_any_case
+from nanogpt.tracking.store_errors import STORE_ERRORS, closed_in_any_case
 
 CELL, WHOLE = "nanogpt.cell", "nanogpt.whole"
 """Tags of a run: the digest of all that its result depends on; that its result is kept (study/cells.py)."""
@@ -216,6 +216,18 @@ class TrackedRun:
         client.log_batch(self.id, params=params)
 
 
+_open: list[str] = []
+"""Ids of the runs that this process has open, or that have failed."""
+
+
+def close_open_runs(status: str) -> None:
+    """Give the runs that are still open a status: where the program cannot close them in their order."""
+    for run_id in list(_open):
+        with contextlib.suppress(*STORE_ERRORS):
+            if mlflow.MlflowClient().get_run(run_id).info.status == "RUNNING":
+                mlflow.MlflowClient().set_terminated(run_id, status)
+
+
 def open_run_id() -> str:
     """Give the id of the run that was opened last; '' where none is open."""
     run = mlflow.active_run()
@@ -230,7 +242,7 @@ def open_run(name: str, config: Config | None = None, resume: str = "", parent: 
     `resume` is the id of an earlier run, which goes on. `parent` is the id of the run that a nested one belongs to; by
     default the one that was opened last. With `config` the configuration and the environment are
     logged; at the outermost run also what git has not committed and, every ten seconds, the load of the machine. A
-    failure inside marks it FAILED.
+    failure inside marks it FAILED, the end of the process KILLED.
     """
     outermost = mlflow.active_run() is None
     if outermost:
@@ -242,6 +254,7 @@ def open_run(name: str, config: Config | None = None, resume: str = "", parent: 
                                                        log_system_metrics=outermost) as active:
         run = TrackedRun(active.info.run_id, active.info.experiment_id, name)
         ids.append(run.id)
+        _open.append(run.id)
         shared = {"preset": config.preset, "seed": config.seed, "git_commit": commit()} if config else {}
         if parent and not outermost:
             tags[MLFLOW_PARENT_RUN_ID] = parent
@@ -251,7 +264,12 @@ def open_run(name: str, config: Config | None = None, resume: str = "", parent: 
             mlflow.log_dict(environment(config), "environment.json", run_id=run.id)
             if outermost and (changes := git("diff", "HEAD")):
                 run.text(changes, "uncommitted.diff")
-        yield run
+        try:
+            yield run
+        except (SystemExit, KeyboardInterrupt):
+            mlflow.end_run("KILLED")
+            raise
+    _open.remove(run.id)
 
 
 def run_config(run_id: str) -> Config:

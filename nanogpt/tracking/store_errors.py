@@ -194,10 +194,11 @@ def closed_in_any_case(seconds: float = 60.0) -> Iterator[list[str]]:
         yield ids
     except STORE_ERRORS:
         end = time.monotonic() + seconds
-        while ids and time.monotonic() < end:
-            with contextlib.suppress(*STORE_ERRORS):
-                if mlflow.MlflowClient().get_run(ids[0]).info.status == "RUNNING":
-                    mlflow.MlflowClient().set_terminated(ids[0], "FAILED")
-                break
-            time.sleep(1)
+        with said_when_long("the tracking store does not answer, and a run is to be closed"):
+            while ids and time.monotonic() < end:
+                with contextlib.suppress(*STORE_ERRORS):
+                    if mlflow.MlflowClient().get_run(ids[0]).info.status == "RUNNING":
+                        mlflow.MlflowClient().set_terminated(ids[0], "FAILED")
+                    break
+                time.sleep(1)
         raise

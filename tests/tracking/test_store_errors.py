@@ -137,17 +137,40 @@ def test_names_that_the_store_does_not_know(store: Path, trained: Checkpoint, mo
     assert message in refused(write(trained))
 
 
-def test_a_terminated_program_closes_its_run(store: Path, trained: Checkpoint, tmp_path: Path) -> None:
-    program = ("import time, click\nfrom nanogpt.commands import options\nfrom nanogpt.tracking.run import open_run\n"
-               "@options.command()\n"
-               "def sleep(config):\n    with open_run('sleep'):\n        print('open', flush=True)\n"
-               "        time.sleep(60)\nsleep()")
+SLEEPING = ("import time, click\nfrom nanogpt.commands import options\nfrom nanogpt.tracking.run import open_run\n"
+            "@options.command()\n"
+            "def study(config):\n    with open_run('outer'), open_run('inner'):\n        print('open', flush=True)\n"
+            "        {}\nstudy()")
+
+
+def signalled(store: Path, number: int, times: int = 1, sleep: str = "time.sleep(60)") -> tuple[int, str, float]:
+    """The exit code of a program that is told to end while it has runs open, what it said, and after how long."""
     environment = elsewhere_environment(f"sqlite:///{store}") | {
         "MLFLOW_EXPERIMENT_NAME": "mine", "PYTHONPATH": str(ROOT)}
-    with subprocess.Popen([sys.executable, "-c", program], cwd=tmp_path, env=environment, text=True,
-                          stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+    with subprocess.Popen([sys.executable, "-c", SLEEPING.format(sleep)], cwd=store.parent, env=environment, text=True,
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout and process.stdout.readline() == "open\n"
         time.sleep(0.1)
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == 128 + signal.SIGTERM
-    assert statuses(store) == ["FAILED"]
+        began = time.monotonic()
+        for _ in range(times):
+            process.send_signal(number)
+            time.sleep(0.2)
+        said = process.communicate(timeout=30)[1]
+        return process.returncode, said.splitlines()[-1] if said else "", time.monotonic() - began
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_program_that_is_told_to_end_closes_its_runs_and_says_how_to_go_on(store: Path, number: int) -> None:
+    code, line, seconds = signalled(store, number)
+    assert code == 128 + number and seconds < 5
+    assert line == f"stopped by signal {number}; the same command goes on from here (--resume off begins anew)"
+    assert statuses(store) == ["KILLED", "KILLED"]
+
+
+def test_a_program_that_cannot_end_in_order_ends_in_time_and_at_once_at_the_second_signal(store: Path) -> None:
+    stubborn = "\n        while True:\n            try: time.sleep(60)\n            except SystemExit: pass"
+    code, _, seconds = signalled(store, signal.SIGTERM, 1, stubborn)
+    assert code == 128 + signal.SIGTERM and seconds < 5.5
+    assert statuses(store) == ["KILLED", "KILLED"]
+    code, _, seconds = signalled(store, signal.SIGINT, 2, stubborn)
+    assert code == 128 + signal.SIGINT and seconds < 2
