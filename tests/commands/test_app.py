@@ -16,7 +16,7 @@ import nanogpt
 from nanogpt import commands
 from nanogpt.commands import app
 
-NOT_COMMANDS = {"app", "options"}
+NOT_COMMANDS = {"app", "options", "interruption"}
 ENTRY_POINTS = {"main": "study"}
 """Names of MLproject that differ from the command's: `mlflow run .` starts `main`."""
 
