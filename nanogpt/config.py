@@ -70,7 +70,8 @@ class DataConfig:
     """Which texts, and how they become characters."""
 
     domains: str = knob("shakespeare,wikipedia,math", "domains of the study, comma-separated: "
-                        f"{', '.join(BUILT_IN_DOMAINS)}, {ALL} of these, or name=path")
+                        f"{', '.join(BUILT_IN_DOMAINS)}, {ALL} of these, or name=path of a text, folder, glob "
+                        "or table (path#column), or name=hf://owner/set#column")
     corpora: str = knob("embedded", "embedded (texts inside installed packages) or full (pinned downloads; where a "
                         "domain has none, its embedded text)")
     cache: str = knob("", "folder of downloaded texts; empty: the user's cache folder, or NANOGPT_CACHE")

@@ -1,4 +1,4 @@
-"""From the raw files of a source to documents: one reader for each kind of source, and one for the user's own file.
+"""From the raw files of a source to documents: one reader for each kind of source.
 
 A document is what its author wrote as one: a play, an article, a chapter, a module. `joined` makes them one text.
 """
@@ -10,14 +10,11 @@ import bz2
 import inspect
 import io
 import re
-import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import accumulate
-from pathlib import Path
 from typing import NamedTuple
 from xml.etree import ElementTree
 
-from nanogpt.errors import UserError
 from nanogpt.text.clean_code import clean_cpp, clean_python
 from nanogpt.text.clean_math import clean_docstring, clean_hardy
 from nanogpt.text.clean_prose import clean_documentation, clean_play, clean_wikitext, clean_wikitext_tokens, tidy
@@ -175,33 +172,3 @@ def without_seen(text: str, seen: set[str], shortest: int = 0) -> str:
     fresh = [part for part in text.strip("\n").split("\n\n") if len(part) < shortest or part.strip() not in seen]
     seen.update(part.strip() for part in fresh)
     return "\n\n".join(fresh) + "\n" if any(len(part) >= shortest and part.strip() for part in fresh) else ""
-
-
-def read_user_file(domain: str, path: str) -> tuple[str, bytes]:
-    """Return the text of the user's file and its raw bytes.
-
-    The text loses its byte-order mark, its CRLF become LF, it is in NFC, and otherwise left alone. UserError for a
-    file that is missing, a folder, unreadable, binary, not UTF-8 or blank.
-    """
-    location = Path(path).expanduser()
-    if not path or not location.exists():
-        raise UserError(f"file of domain {domain!r} must exist, got {path!r}")
-    if not location.is_file():
-        raise UserError(f"file of domain {domain!r} must be a file, got the folder {path!r}")
-    try:
-        raw = location.read_bytes()
-    except OSError as error:
-        raise UserError(f"file of domain {domain!r} must be readable, got {path!r}: {error.strerror}") from error
-    if b"\0" in raw:
-        raise UserError(f"file of domain {domain!r} must be UTF-8 text, got {path!r} with a NUL byte at byte "
-                        f"{raw.index(0)}")
-    try:
-        text = raw.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise UserError(f"file of domain {domain!r} must be UTF-8 text, got {path!r} with byte "
-                        f"0x{raw[error.start]:02x} at byte {error.start}") from error
-    text = unicodedata.normalize("NFC", text.removeprefix("\ufeff").replace("\r\n", "\n"))
-    if not text.strip():
-        raise UserError(f"file of domain {domain!r} must hold text, got {path!r} with {len(raw)} bytes and nothing "
-                        "to read")
-    return text, raw

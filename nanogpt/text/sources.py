@@ -1,7 +1,7 @@
 """Where each domain's text comes from: the table of built-in domains, and `load_domain`, which reads one.
 
 An `embedded` text lies in installed packages and needs no network; a `full` text is a download pinned by SHA-256;
-`name=path` is a file of the user's own. No package is imported for its text: `find_spec` says where its files lie, and
+`name=path` is the user's own text. No package is imported for its text: `find_spec` says where its files lie, and
 they are read as data.
 """
 
@@ -23,6 +23,7 @@ from nanogpt.errors import UserError, require
 from nanogpt.text import readers
 from nanogpt.text.cache import CleanedText, cache_folder, cached_text
 from nanogpt.text.readers import RawFile, Reader, joined, thinned
+from nanogpt.text.user_files import HUB, read_user_text
 
 GITHUB = "https://raw.githubusercontent.com/"
 STANDARD_LIBRARY = "python"
@@ -116,7 +117,7 @@ class DomainText:
 
     `raw_sha256` and `raw_bytes` are those of the bytes as they lie there; where a text comes from several files, of
     their concatenation in sorted order. `document_starts` are the offsets in `text`, in characters and ascending from
-    0, at which its documents begin: plays, articles, chapters, modules; a user's file is one document.
+    0, at which its documents begin: plays, articles, chapters, modules; a user's text files and rows of tables.
     """
 
     name: str
@@ -147,20 +148,21 @@ class DomainText:
 def load_domain(spec: str, corpora: str = "embedded", cache: Path | None = None) -> DomainText:
     """Return the text of a domain.
 
-    `spec` is a name of `DOMAINS` or `name=path` for a UTF-8 file; `corpora` says which of its texts a built-in name
-    stands for and does not matter for a file, nor for a domain that has no full text. `cache` is the folder of the
-    downloads and of cleaned texts kept for next time (default: the environment's NANOGPT_CACHE, else the user's cache
-    folder); it is only read where it may not be written. UserError, one line: unknown domain or corpora, a name that
-    cannot name a model, a file that is missing, a folder, empty, binary or not UTF-8, a package that is not installed,
-    a download that failed or has another SHA-256.
+    `spec` is a name of `DOMAINS` or `name=path` for the user's own text (`user_files.py`); `corpora` says which of its
+    texts a built-in name stands for and does not matter for a file, nor for a domain that has no full text. `cache` is
+    the folder of the downloads and of cleaned texts kept for next time (default: the environment's NANOGPT_CACHE, else
+    the user's cache folder); it is only read where it may not be written. UserError, one line: unknown domain or
+    corpora, a name that cannot name a model, a file that is missing, empty, or neither a text nor a table, a package
+    that is not installed, a download that failed or has another SHA-256.
     """
     name = domain_name(spec)
     require(corpora in CORPORA, f"corpora must be {' or '.join(CORPORA)}", corpora)
     if "=" in spec:
-        path = spec.partition("=")[2]
-        text, raw = readers.read_user_file(name, path)
-        return DomainText(name, text, "file", str(Path(path).expanduser()), "unknown (user's file)",
-                          hashlib.sha256(raw).hexdigest(), len(raw))
+        place = spec.partition("=")[2]
+        own = read_user_text(name, place)
+        origin = place if place.startswith(HUB) else str(Path(place).expanduser())
+        return DomainText(name, own.text, "file", origin, "unknown (user's text)", own.raw_sha256, own.raw_bytes,
+                          own.document_starts)
     folder = cache_folder(cache)
     full = BUILT_IN[name].full
     return load_embedded(name, folder) if corpora == "embedded" or full is None else load_full(name, full, folder)

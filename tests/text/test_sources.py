@@ -184,7 +184,7 @@ def test_unreadable_files_are_refused(tmp_path: Path, content: bytes, message: s
 
 def test_missing_file_folder_and_corpora_are_refused(tmp_path: Path) -> None:
     for spec, message in ((f"own={tmp_path / 'no'}", "must exist, got"), ("own=", "must exist, got ''"),
-                          (f"own={tmp_path}", "must be a file, got the folder")):  # fmt: skip
+                          (f"own={tmp_path}", "must hold files, got")):  # fmt: skip
         with pytest.raises(ValueError, match=message):
             load_domain(spec)
     with pytest.raises(ValueError, match="corpora must be embedded or full, got 'whole'"):

@@ -1,0 +1,204 @@
+"""The user's own text: a file, a folder or a glob of texts and tables, packed or not, or a set of the Hugging Face hub.
+
+A text file is one document; of a table each row of one column is one. Bytes of markup would be learnt as if they were
+text, so what is neither is refused by name.
+"""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import io
+import unicodedata
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from nanogpt.errors import UserError, one_line
+from nanogpt.text.readers import joined
+
+HUB = "hf://"
+TABLES = (".jsonl", ".csv", ".parquet")
+PACKED = {".gz": "gzip", ".zst": "zstd"}
+"""Ends of names, and what pyarrow calls the codec."""
+NOT_TEXT = (
+    ".html", ".htm", ".xhtml", ".xml", ".svg", ".rss", ".json", ".yaml", ".yml", ".ipynb", ".rtf", ".pdf", ".ps",
+    ".doc", ".docx", ".odt", ".epub", ".mobi", ".xls", ".xlsx", ".ods", ".ppt", ".pptx", ".tsv", ".feather", ".arrow",
+    ".orc", ".avro", ".db", ".sqlite", ".pkl", ".pickle", ".npy", ".npz", ".pt", ".pth", ".bin", ".h5", ".safetensors",
+    ".zip", ".tar", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".lz4", ".png", ".jpg", ".jpeg", ".gif", ".webp", ".mp3",
+    ".mp4", ".wav")
+"""Ends of names of markup and of binary formats; other names are read as text."""
+MARKUP = {b"<!doctype": "HTML", b"<html": "HTML", b"<?xml": "XML", b"{\\rtf": "RTF", b"%pdf": "PDF"}
+"""How files of a markup begin, in lower case."""
+COLUMN = "text"
+"""The column of a table that is read where none is named."""
+READ = "texts (such as .txt and .md), .jsonl, .csv and .parquet are read, also as .gz and .zst"
+
+
+class UserText(NamedTuple):
+    """A text of documents, where they begin, and the SHA-256 and size of the bytes that it was read from."""
+
+    text: str
+    document_starts: tuple[int, ...]
+    raw_sha256: str
+    raw_bytes: int
+
+
+def read_user_text(domain: str, place: str) -> UserText:
+    """Return the text at `place`: a path, a folder, a glob, or `hf://owner/set`; `#column` after it names a column.
+
+    Files are taken in the sorted order of their paths, a folder's with all below it but hidden ones. A text loses its
+    byte-order mark, its CRLF become LF, it is in NFC, and otherwise left alone. UserError, one line, for what is
+    missing, unreadable, blank, of another format, not UTF-8, or a table without the column.
+    """
+    if place.startswith(HUB):
+        name, _, column = place.removeprefix(HUB).partition("#")
+        documents = [clean(text) for text in hub_texts(domain, name, column or COLUMN)]
+        raw = "".join(documents).encode()
+        digest, size = hashlib.sha256(raw), len(raw)
+    else:
+        paths, column = user_paths(domain, place)
+        documents, digest, size = [], hashlib.sha256(), 0
+        for path in paths:
+            raw = read_bytes(domain, path)
+            digest.update(raw)
+            size += len(raw)
+            documents += [clean(text) for text in texts_of(domain, path, raw, column)]
+    documents = [document for document in documents if document.strip()]
+    if not documents:
+        raise UserError(f"file of domain {domain!r} must hold text, got {place!r} with {size} bytes and nothing to "
+                        "read")
+    if len(documents) > 1:      # an empty line parts each from the next
+        documents = [document if document.endswith("\n") else document + "\n" for document in documents]
+    return UserText(*joined(documents), digest.hexdigest(), size)
+
+
+def user_paths(domain: str, place: str) -> tuple[list[Path], str]:
+    """Return the files at a place, sorted, and the column that it names or ""."""
+    column = ""
+    if "#" in place and not Path(place).expanduser().exists():
+        place, _, column = place.rpartition("#")
+    path = Path(place).expanduser()
+    if place and path.is_dir():
+        paths = [file for file in path.rglob("*") if file.is_file()
+                 and not any(part.startswith(".") for part in file.relative_to(path).parts)]
+        if not paths:
+            raise UserError(f"folder of domain {domain!r} must hold files, got {place!r} without one")
+    elif place and path.exists():
+        paths = [path]
+    else:
+        paths = [Path(found) for found in glob.glob(str(path), recursive=True) if Path(found).is_file()]
+        if not place or not paths:
+            raise UserError(f"file of domain {domain!r} must exist, got {place!r}")
+    return sorted(paths), column
+
+
+def read_bytes(domain: str, path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(f"file of domain {domain!r} must be readable, got {str(path)!r}: {error.strerror}") from error
+
+
+def texts_of(domain: str, path: Path, raw: bytes, column: str) -> Iterable[str]:
+    """Return the texts of a file: one, or of a table those of the column."""
+    packed = path.suffix.lower() in PACKED
+    kind = Path(path.stem if packed else path.name).suffix.lower()
+    if kind in NOT_TEXT:
+        raise UserError(f"file of domain {domain!r} must be a text or a table, got {str(path)!r}: {READ}")
+    content = unpacked(domain, path, raw) if packed else raw
+    if kind in TABLES:
+        return column_texts(domain, path, kind, content, column or COLUMN)
+    if column:
+        raise UserError(f"file of domain {domain!r} must be a table to have the column {column!r}, got {str(path)!r}: "
+                        f"{', '.join(TABLES)} have columns")
+    return [decoded(domain, path, content)]
+
+
+def unpacked(domain: str, path: Path, raw: bytes) -> bytes:
+    """Return what a file of gzip or zstd holds."""
+    import pyarrow  # here and below: what reads no user's file need not wait for it
+
+    try:
+        with pyarrow.CompressedInputStream(pyarrow.BufferReader(raw), PACKED[path.suffix.lower()]) as stream:
+            return stream.read()
+    except (OSError, ValueError) as error:
+        raise UserError(f"file of domain {domain!r} must be packed as its name says, got {str(path)!r}: "
+                        f"{one_line(str(error))}") from error
+
+
+def decoded(domain: str, path: Path, content: bytes) -> str:
+    """Return the text of a file. UserError for bytes that are none, and for markup under a text's name."""
+    head = content[:200].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    for begin, markup in MARKUP.items():
+        if head.startswith(begin):
+            raise UserError(f"file of domain {domain!r} must be a text, got {str(path)!r}, which is {markup}: {READ}")
+    if b"\0" in content:
+        raise UserError(f"file of domain {domain!r} must be UTF-8 text, got {str(path)!r} with a NUL byte at byte "
+                        f"{content.index(0)}")
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"file of domain {domain!r} must be UTF-8 text, got {str(path)!r} with byte "
+                        f"0x{content[error.start]:02x} at byte {error.start}") from error
+
+
+def column_texts(domain: str, path: Path, kind: str, content: bytes, column: str) -> Iterator[str]:
+    """Give the texts of a table's column; an empty cell gives none."""
+    try:
+        table = read_table(kind, content)
+    except (OSError, ValueError) as error:
+        raise UserError(f"file of domain {domain!r} must be a {kind} table, got {str(path)!r}: "
+                        f"{one_line(str(error))}") from error
+    if column not in table.columns:
+        raise UserError(f"column of domain {domain!r} must be one of {', '.join(map(str, table.columns))} (write "
+                        f"{domain}=path#column), got {column!r} for {str(path)!r}")
+    for value in table[column]:
+        if isinstance(value, str):
+            yield value
+        elif not missing(value):
+            raise UserError(f"column {column!r} of domain {domain!r} must hold texts, got {one_line(repr(value))} in "
+                            f"{str(path)!r}")
+
+
+def read_table(kind: str, content: bytes) -> Any:
+    """Return a table as a pandas DataFrame, with its texts as they stand."""
+    import pandas
+
+    if kind == ".jsonl":
+        return pandas.read_json(io.BytesIO(content), lines=True, dtype=False, convert_dates=False)
+    if kind == ".csv":
+        return pandas.read_csv(io.BytesIO(content), dtype=str, keep_default_na=False)
+    return pandas.read_parquet(io.BytesIO(content))
+
+
+def missing(value: object) -> bool:
+    """Say whether a cell is empty: None, or nan, which alone differs from itself."""
+    return value is None or value != value
+
+
+def hub_texts(domain: str, name: str, column: str) -> Iterator[str]:
+    """Give the texts of a column of the training split of a set on the Hugging Face hub, or in its local cache."""
+    try:
+        from datasets import load_dataset
+    except ImportError as error:
+        raise UserError(f"domain {domain!r} needs the package datasets, got none installed: pip install "
+                        "'nanogpt[hf]'") from error
+    try:
+        rows = load_dataset(name, split="train")
+    except Exception as error:      # the hub, the network, the disk and each format raise their own
+        raise UserError(f"domain {domain!r} must name a set with a split called train, got {HUB + name!r}: "
+                        f"{one_line(str(error))}") from error
+    if column not in rows.column_names:
+        raise UserError(f"column of domain {domain!r} must be one of {', '.join(rows.column_names)} (write "
+                        f"{domain}={HUB}{name}#column), got {column!r}")
+    for value in rows[column]:
+        if isinstance(value, str):
+            yield value
+        elif value is not None:
+            raise UserError(f"column {column!r} of domain {domain!r} must hold texts, got {one_line(repr(value))}")
+
+
+def clean(text: str) -> str:
+    """Return a text without its byte-order mark, with LF at its line ends, in NFC."""
+    return unicodedata.normalize("NFC", text.removeprefix("\ufeff").replace("\r\n", "\n"))
