@@ -267,7 +267,7 @@ def test_a_killed_training_goes_on_in_its_run_and_ends_with_the_same_bits(client
     config = make_config(**settings)
     whole = list(training.train(study_corpora(config)["math"], config))
     assert client.get_run(found[0]).info.status == "FINISHED" and not client.list_artifacts(found[0], "states")
-    stored = {source.checkpoint.step: source.checkpoint.sha256 for source in training_phase.logged_before(
+    stored = {source.checkpoint.step: source.checkpoint.sha256 for source, _ in training_phase.logged_before(
         tracking.TrackedRun(found[0], client.get_run(found[0]).info.experiment_id, ""))}
     assert stored == {record.step: record.checkpoint.sha256 for record in whole if record.checkpoint}
     losses = {m.step: m.value for m in client.get_metric_history(found[0], "train/loss_nats")}
