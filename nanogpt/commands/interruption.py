@@ -11,10 +11,10 @@ import time
 from collections.abc import Iterator
 from types import FrameType
 
+from nanogpt.tracking import request_limits
+
 SECONDS = 4.0
 """After the first signal, until the process ends whatever it does: a store that does not answer holds nobody up."""
-SHORT_WAITS = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "2"}
-"""What MLflow reads anew for each request: from the first signal on it does not try again."""
 
 
 class Interrupted(SystemExit):
@@ -29,39 +29,61 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @contextlib.contextmanager
-def ended_in_order() -> Iterator[None]:
-    """Answer signals so in the block; in the main thread alone, elsewhere they are not to be had."""
+def ended_in_order(last_words: str) -> Iterator[None]:
+    """Answer signals so in the block, and say the `last_words`; in the main thread alone, elsewhere there are none."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+
+    def interrupt(number: int, _: FrameType | None) -> None:
+        """Leave as by an exception, so that open runs are closed; the next signal, or the time, ends the process."""
+        for other in SIGNALS:
+            signal.signal(other, end_now)
+        sys.unraisablehook = pass_over_interrupted
+        request_limits.shorten()
+        threading.Thread(target=end_in_time, args=(number, last_words), daemon=True).start()
+        raise Interrupted(number)
+
     before = [signal.signal(number, interrupt) for number in SIGNALS]
     try:
         yield
+    except Interrupted as end:
+        close_open_runs()
+        say(end.signal, last_words)
+        raise
     finally:
         if signal.getsignal(signal.SIGTERM) is interrupt:      # none came
             for number, handler in zip(SIGNALS, before, strict=True):
                 signal.signal(number, handler)
 
 
-def interrupt(number: int, _: FrameType | None) -> None:
-    """Leave as by an exception, so that open runs are closed; the next signal, or the time, ends the process."""
-    for other in SIGNALS:
-        signal.signal(other, end_now)
-    os.environ.update(SHORT_WAITS)
-    threading.Thread(target=end_in_time, args=(number,), daemon=True).start()
-    raise Interrupted(number)
+def pass_over_interrupted(unraisable: sys.UnraisableHookArgs) -> None:
+    """Say nothing where the exception came up in a place that Python lets nothing out of, as a callback of an import.
+
+    The time ends the process then.
+    """
+    if unraisable.exc_type is not Interrupted:
+        sys.__unraisablehook__(unraisable)
 
 
 def end_now(number: int, _: FrameType | None) -> None:
     os._exit(128 + number)
 
 
-def end_in_time(number: int) -> None:
-    """Close what is still open once most of the time is over, for a program that cannot, and end it."""
+def say(number: int, last_words: str) -> None:
+    print(f"stopped by signal {number}; {last_words}", file=sys.stderr, flush=True)
+
+
+def end_in_time(number: int, last_words: str) -> None:
+    """Close what is still open once most of the time is over, for a program that cannot, and end it.
+
+    A library may have caught the exception in its imports and gone on.
+    """
     time.sleep(SECONDS - 1)
     closing = threading.Thread(target=close_open_runs, daemon=True)
     closing.start()
     closing.join(1)
+    say(number, last_words)
     os._exit(128 + number)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import fields
@@ -23,6 +24,7 @@ RESUMED = {"study": "the same command goes on from here (--resume off begins ane
 """What a command that was stopped says of going on."""
 NOT_RESUMED = "nothing of it is kept but its runs, which are KILLED: start it again"
 MLFLOW_LEVELS = {"mlflow.pyfunc": logging.WARNING, "mlflow.system_metrics.system_metrics_monitor": logging.WARNING,
+                 "mlflow.store.model_registry.abstract_store": logging.WARNING,
                  "mlflow.store.db.utils": logging.CRITICAL}
 """Loggers of MLflow that say in each run what it does, or print an error that is raised as well."""
 
@@ -59,13 +61,8 @@ def command(*groups: str, follows: Callable[..., str] | None = None) -> Callable
 def carry_out(function: Function, values: dict[str, Any], changes: dict[str, Any],
               follows: Callable[..., str] | None) -> None:
     """Hand a command its values and its configuration; a signal ends it in order, with a line on how to go on."""
-    try:
-        with interruption.ended_in_order():
-            carry_out_undisturbed(function, values, changes, follows)
-    except interruption.Interrupted as end:
-        interruption.close_open_runs()
-        click.echo(f"stopped by signal {end.signal}; {RESUMED.get(function.__name__, NOT_RESUMED)}", err=True)
-        raise
+    with interruption.ended_in_order(RESUMED.get(function.__name__, NOT_RESUMED)):
+        carry_out_undisturbed(function, values, changes, follows)
 
 
 def carry_out_undisturbed(function: Function, values: dict[str, Any], changes: dict[str, Any],
@@ -79,7 +76,7 @@ def carry_out_undisturbed(function: Function, values: dict[str, Any], changes: d
         store_errors.check_store()
         for name, value in {**values, **changes}.items():
             require(not isinstance(value, str) or is_text(value), f"{name} must be UTF-8 text", value)
-        with project_run.tidied():
+        with store_errors.watched(), project_run.tidied():
             config = make_config(values.pop("preset"), **{k: v for k, v in changes.items() if v is not None})
             if follows:
                 project_run.follow(follows(config=config, **values))
@@ -126,3 +123,4 @@ def show_progress() -> None:
     logger.propagate = False
     for name, level in MLFLOW_LEVELS.items():
         logging.getLogger(name).setLevel(level)
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")     # two lines of each run, with a server

@@ -32,7 +32,7 @@ from nanogpt.study.transfer_runs import (
     register_best,
 )
 from nanogpt.text.corpus import Corpus
-from nanogpt.transfer.finetune import AdaptationPoint, FineTuning, adapt, few_shot_windows, transfers_together
+from nanogpt.transfer.finetune import AdaptationPoint, FineTuning, ZeroShot, adapt, few_shot_windows, transfers_together
 from nanogpt.transfer.tuning import (
     Trial,
     best_rate,
@@ -48,6 +48,19 @@ log = logging.getLogger("nanogpt")
 
 TestLosses = dict[tuple[str, str], float]
 """(checkpoint's SHA-256, domain) to the bits per byte on the test text: of the models before they are adapted."""
+
+
+@dataclass
+class Unadapted:
+    """What the models of all cells lose before they are adapted, each read once, when it is first asked for."""
+
+    cells: Sequence[TransferCell]
+    config: Config
+    validation: ZeroShot = field(default_factory=dict)
+
+    @functools.cached_property
+    def test(self) -> TestLosses:
+        return test_losses(self.cells, self.config)
 
 
 RATES_OF_CELL = 2
@@ -93,17 +106,17 @@ def transfer_cells(cells: Sequence[TransferCell], config: Config, tables: Tables
     """
     if learning_rate is not None:
         require(0 <= learning_rate < math.inf, "rate must be >= 0 and finite", learning_rate)
-    known = known or Cells()
+    known, before = known or Cells(), Unadapted(cells, config)
     tuned: dict[TransferCell, TunedCell] = {}
     for shots in dict.fromkeys(cell.shots for cell in cells):
         group, own_config = [cell for cell in cells if cell.shots == shots], with_shots(config, shots)
         tuned |= zip(group, [TunedCell({"fixed": learning_rate}) for _ in group] if learning_rate is not None else (
-            tune_alone(group, own_config) if alone else tune_grid(group, own_config, tables, known)), strict=True)
-    before = functools.cache(lambda: test_losses(cells, config))       # when there is something to transfer
+            tune_alone(group, own_config, before) if alone else tune_grid(group, own_config, tables, known, before)),
+            strict=True)
     logged: list[LoggedPair] = []
     for group in groups_of_pairs(cells, config):
         digests = {cell.pair: pair_digest(cell, config) for cell in group}
-        done = {} if all(map(known.whole, digests.values())) else transfer_pairs(group, tuned, config, before())
+        done = {} if all(map(known.whole, digests.values())) else transfer_pairs(group, tuned, config, before)
         for pair, digest in digests.items():
             of_pair = [cell for cell in group if cell.pair == pair]
             logged.append(read_pair(run, of_pair, tables, known) if (run := known.whole(digest)) else
@@ -134,7 +147,7 @@ def groups_of_pairs(cells: Sequence[TransferCell], config: Config) -> Iterator[l
 
 
 def transfer_pairs(cells: Sequence[TransferCell], tuned: Mapping[TransferCell, TunedCell], config: Config,
-                   before: TestLosses) -> dict[tuple[str, str], tuple[list[CellResult], Checkpoint]]:
+                   before: Unadapted) -> dict[tuple[str, str], tuple[list[CellResult], Checkpoint]]:
     """Run some pairs with all their shots; gives the results of each and its best adapted model."""
     results, best = dict[tuple[str, str], list[CellResult]](), BestAdapted()
     for shots in dict.fromkeys(cell.shots for cell in cells):
@@ -144,21 +157,23 @@ def transfer_pairs(cells: Sequence[TransferCell], tuned: Mapping[TransferCell, T
     return {pair: (of_pair, best[pair][1]) for pair, of_pair in results.items()}
 
 
-def tune_alone(cells: Sequence[TransferCell], config: Config) -> list[TunedCell]:
+def tune_alone(cells: Sequence[TransferCell], config: Config, before: Unadapted) -> list[TunedCell]:
     """Tune the rate of each cell by itself; the fixed rate is the middle of the range."""
     return [TunedCell({"tuned": best_rate(trials), "fixed": config.transfer.middle_rate}, trials, name)
-            for trials, name in tune_cells(cells, config)]
+            for trials, name in tune_cells(cells, config, before.validation)]
 
 
-def tune_cells(cells: Sequence[TransferCell], config: Config) -> list[tuple[list[Trial], str]]:
+def tune_cells(cells: Sequence[TransferCell], config: Config, zero_shot: ZeroShot | None = None,
+               ) -> list[tuple[list[Trial], str]]:
     """Run an Optuna study of each cell's learning rate; returns its trials and its name."""
     pairs = [(cell.model.checkpoint, cell.target) for cell in cells]
     names = [study_name([pair], pair_title(*pair), config) for pair in pairs]
     studies = [open_study(name, config.transfer.storage) for name in names]
-    return list(zip(tune(studies, [[pair] for pair in pairs], config), names, strict=True))
+    return list(zip(tune(studies, [[pair] for pair in pairs], config, zero_shot), names, strict=True))
 
 
-def tune_grid(cells: Sequence[TransferCell], config: Config, tables: Tables, known: Cells) -> list[TunedCell]:
+def tune_grid(cells: Sequence[TransferCell], config: Config, tables: Tables, known: Cells, before: Unadapted,
+              ) -> list[TunedCell]:
     """Tune a rate for each stage over cells of all its pairs at once, with equal budgets, in a run for each stage.
 
     The tuned rate is the stage's, or with `tune_by=cell` the cell's own best among the same trials. The fixed rate is
@@ -170,7 +185,8 @@ def tune_grid(cells: Sequence[TransferCell], config: Config, tables: Tables, kno
     pairs = {stage: [(cells[i].model.checkpoint, cells[i].target) for i in tuned_on[stage]] for stage in stages}
     names = {stage: study_name(pairs[stage], f"{stage}-to-all", config, known.owner) for stage in stages}
     studies = [open_study(name, config.transfer.storage) for name in names.values()]
-    trials_of = dict(zip(stages, tune(studies, list(pairs.values()), config), strict=True))
+    tried = tune(studies, list(pairs.values()), config, before.validation)
+    trials_of = dict(zip(stages, tried, strict=True))
     fixed = shared_rate(list(trials_of.values()))
     tuned: dict[int, TunedCell] = {}
     for stage, places in stages.items():
@@ -227,7 +243,7 @@ class FineTuned:
     test: Row
 
 
-def transfer_group(cells: Sequence[TransferCell], tuned: Sequence[TunedCell], config: Config, before: TestLosses,
+def transfer_group(cells: Sequence[TransferCell], tuned: Sequence[TunedCell], config: Config, before: Unadapted,
                    best: BestAdapted) -> Iterator[CellResult]:
     """Run each cell with fresh seeds at each view's rate: what was tuned on is not what is reported."""
     seeds = range(config.seed + 1, config.seed + 1 + config.transfer.transfer_seeds)
@@ -247,11 +263,11 @@ def transfer_group(cells: Sequence[TransferCell], tuned: Sequence[TunedCell], co
         yield result
 
 
-def fine_tune(jobs: Sequence[Job], cells: Sequence[TransferCell], config: Config, before: TestLosses,
+def fine_tune(jobs: Sequence[Job], cells: Sequence[TransferCell], config: Config, before: Unadapted,
               best: BestAdapted) -> Iterator[FineTuned]:
     """Run some jobs as one model and score them on test text; of the weights those that are the best are kept."""
     members = [FineTuning(cells[i].model.checkpoint, cells[i].target, rate, seed) for i, rate, seed in jobs]
-    curves = list(zip(*adapt(members, config), strict=True))
+    curves = list(zip(*adapt(members, config, zero_shot=before.validation), strict=True))
     adapted = [points[-1].checkpoint for points in curves]
     assert all(adapted)
     checkpoints = [checkpoint for checkpoint in adapted if checkpoint]
@@ -261,9 +277,9 @@ def fine_tune(jobs: Sequence[Job], cells: Sequence[TransferCell], config: Config
                                  [corpus for corpus in own if corpus], config))
     for (i, *_), points, checkpoint, after in zip(jobs, curves, checkpoints, on_target, strict=True):
         cell, loss = cells[i], lowest_loss(points)
-        test = {"zero_shot_bits_per_byte": before[cell.pair], "test_bits_per_byte": after}
+        test = {"zero_shot_bits_per_byte": before.test[cell.pair], "test_bits_per_byte": after}
         if cell.own:
-            test |= {"source_bits_per_byte_before": before[cell.pair[0], cell.own.name],
+            test |= {"source_bits_per_byte_before": before.test[cell.pair[0], cell.own.name],
                      "source_bits_per_byte_after": next(on_own)}
         if cell.pair not in best or loss < best[cell.pair][0]:
             best[cell.pair] = loss, checkpoint

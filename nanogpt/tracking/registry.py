@@ -27,12 +27,12 @@ from nanogpt.serving.bundle import Bundle, write_bundle
 from nanogpt.tracking.download import downloaded
 from nanogpt.tracking.new_store import create_missing_store
 from nanogpt.tracking.scratch import scratch_folder
+from nanogpt.tracking.store_errors import again_if_beaten, suppress_code
 
 PACKAGES = ("torch", "mlflow")    # pandas and numpy come with MLflow; each one named costs time at every checkpoint
 
 SCORED_ON = "scored_on"
 """The tag that says which validation text a version's score was read from: domain, characters, digest."""
-
 
 SEED = "-seed-"
 """Stands in the aliases of all seeds but the first: `late-seed-2`."""
@@ -114,16 +114,6 @@ def make_registered_model(name: str, domain: str) -> None:
             client.create_registered_model(name, tags={"domain": domain}, description=about)
 
 
-@contextlib.contextmanager
-def suppress_code(code: str) -> Iterator[None]:
-    """Pass over an error of MLflow with this code: another process was quicker."""
-    try:
-        yield
-    except MlflowException as error:
-        if error.error_code != code:
-            raise
-
-
 def logged_models(run_id: str, experiment_id: str) -> list[tuple[str, Mapping[str, str]]]:
     """List id and tags of each model that a run has logged wholly."""
     models = mlflow.search_logged_models([experiment_id], f"source_run_id = '{run_id}'", output_format="list")
@@ -159,7 +149,7 @@ def set_alias(uri: str, alias: str) -> None:
     _, name, number = uri.split("/")
     client = mlflow.MlflowClient()
     check_alias(alias)
-    client.set_registered_model_alias(name, alias, number)
+    again_if_beaten(lambda: client.set_registered_model_alias(name, alias, number))
     stage, _, _ = alias.partition(SEED)
     if stage in STAGE_SHARES:
         seed = client.get_model_version(name, number).tags.get("seed")
@@ -167,7 +157,7 @@ def set_alias(uri: str, alias: str) -> None:
             if version.tags.get("seed") == seed and str(version.version) != number:
                 with suppress_code("RESOURCE_DOES_NOT_EXIST"):
                     client.delete_model_version_tag(name, str(version.version), "stage")
-        client.set_model_version_tag(name, number, "stage", stage)
+        again_if_beaten(lambda: client.set_model_version_tag(name, number, "stage", stage))
 
 
 def check_alias(alias: str) -> None:

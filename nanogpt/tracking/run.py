@@ -31,12 +31,20 @@ from mlflow.utils.uri import is_local_uri
 from nanogpt.config import GROUPS, Config, config_of
 from nanogpt.errors import UserError
 from nanogpt.model.processes import this_process
+from nanogpt.tracking import request_limits
 from nanogpt.tracking.download import downloaded
 from nanogpt.tracking.environment import commit, environment, git
 from nanogpt.tracking.new_store import create_missing_store
 from nanogpt.tracking.project_run import mark_unused
 from nanogpt.tracking.scratch import scratch_folder, scratch_path
-from nanogpt.tracking.store_errors import STORE_ERRORS, closed_in_any_case
+from nanogpt.tracking.store_errors import (
+    NO_ANSWER,
+    STORE_ERRORS,
+    again_if_beaten,
+    closed_in_any_case,
+    explain,
+    suppress_code,
+)
 
 CELL, WHOLE = "nanogpt.cell", "nanogpt.whole"
 """Tags of a run: the digest of all that its result depends on; that its result is kept (study/cells.py)."""
@@ -171,7 +179,7 @@ class TrackedRun:
         """Write the description at the head of the experiment's pages, unless it has one."""
         note, client = "mlflow.note.content", mlflow.MlflowClient()
         if note not in client.get_experiment(self.experiment_id).tags:
-            client.set_experiment_tag(self.experiment_id, note, markdown)
+            again_if_beaten(lambda: client.set_experiment_tag(self.experiment_id, note, markdown))
 
     def tags(self, tags: Mapping[str, Any]) -> None:
         mlflow.MlflowClient().log_batch(self.id, tags=[RunTag(name, str(value)) for name, value in tags.items()])
@@ -216,6 +224,14 @@ class TrackedRun:
         client.log_batch(self.id, params=params)
 
 
+def create_named_experiment() -> None:
+    """Make the experiment that MLFLOW_EXPERIMENT_NAME names: MLflow fails where two processes do so at once."""
+    name = os.environ.get("MLFLOW_EXPERIMENT_NAME")
+    if name and not mlflow.get_experiment_by_name(name):
+        with suppress_code("RESOURCE_ALREADY_EXISTS"):
+            mlflow.create_experiment(name)
+
+
 _open: list[str] = []
 """Ids of the runs that this process has open, or that have failed."""
 
@@ -247,6 +263,7 @@ def open_run(name: str, config: Config | None = None, resume: str = "", parent: 
     outermost = mlflow.active_run() is None
     if outermost:
         create_missing_store()
+        create_named_experiment()
     if resume:
         mark_unused()
     owner = {PROCESS: json.dumps(this_process())}       # from the first moment: a kill may be the next
@@ -268,6 +285,10 @@ def open_run(name: str, config: Config | None = None, resume: str = "", parent: 
             yield run
         except (SystemExit, KeyboardInterrupt):
             mlflow.end_run("KILLED")
+            raise
+        except STORE_ERRORS as error:
+            if explain(error) == NO_ANSWER:     # it was tried for long enough
+                request_limits.shorten()
             raise
     _open.remove(run.id)
 

@@ -9,7 +9,7 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import mlflow
@@ -20,11 +20,13 @@ from mlflow.utils.rest_utils import http_request
 from sqlalchemy.exc import SQLAlchemyError
 
 from nanogpt.errors import UserError, one_line, require
+from nanogpt.tracking import request_limits
 
 log = logging.getLogger("nanogpt")
 
 ANOTHER_EXPERIMENT = "choose another one (--experiment-name of mlflow run, or MLFLOW_EXPERIMENT_NAME)"
 FULL_DISK = "the disk is full: free some space, then start again"
+NO_ANSWER = "no server answers at MLFLOW_TRACKING_URI: start it or correct the address"
 ADDRESS = ("MLFLOW_TRACKING_URI must be a database (sqlite:////path/to/mlflow.db, postgresql://…) or the address of an "
            "MLflow server")
 BROKEN = ("the tracking store is of another version of MLflow (`mlflow db upgrade <its address>` brings it up to date) "
@@ -63,15 +65,19 @@ ADVICE = {
     "MLFLOW_EXPERIMENT_ID environment variable": "MLFLOW_EXPERIMENT_ID must be the id of an experiment of this store: "
                                                  f"correct it, or {ANOTHER_EXPERIMENT}",
     "exceeds the maximum length": "a name is too long for the store: choose a shorter one",
-    "Max retries exceeded": "no server answers at MLFLOW_TRACKING_URI: start it or correct the address",
+    "Max retries exceeded": NO_ANSWER,
 }  # fmt: skip
 
 
-RETRIES = 5
-"""Of a request to a server, unless MLFLOW_HTTP_REQUEST_MAX_RETRIES says otherwise: a minute in all."""
 SERVER_SECONDS = 20.0
+SECONDS_BETWEEN_LOOKS, LONG_SECONDS = 4.0, 10.0
+"""Between two looks at a server, and after which a wait is said."""
+WAITED = "the store was waited for in vain"
+"""The note of an error after which nothing else waits for the store."""
 UNAVAILABLE = (502, 503, 504)
 SQLITE_HEADER = b"SQLite format 3\0"
+ATTEMPTS = 5
+"""At a write that other processes make at once."""
 STORE_ERRORS = (MlflowException, SQLAlchemyError, OSError)
 
 
@@ -97,7 +103,7 @@ def check_store() -> None:
     MLflow itself tries a database or a server that does not answer for minutes, without a word.
     """
     uri = mlflow.get_tracking_uri()
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", str(RETRIES))
+    request_limits.limit()
     if uri.startswith(("http://", "https://")):
         check_server(uri)
     scheme, _, path = uri.partition(":///")
@@ -164,7 +170,7 @@ def check_server(uri: str) -> None:
 
 
 @contextlib.contextmanager
-def said_when_long(reason: str, seconds: float = 10.0) -> Iterator[None]:
+def said_when_long(reason: str, seconds: float = LONG_SECONDS) -> Iterator[None]:
     """Say why the block waits once it has waited so long."""
     timer = threading.Timer(seconds, log.warning, ("waiting: %s", reason))
     timer.daemon = True
@@ -173,6 +179,28 @@ def said_when_long(reason: str, seconds: float = 10.0) -> Iterator[None]:
         yield
     finally:
         timer.cancel()
+
+
+@contextlib.contextmanager
+def watched() -> Iterator[None]:
+    """Say, while the block runs, when the store's server has not answered for long, each time that it is looked at."""
+    over, uri = threading.Event(), mlflow.get_tracking_uri()
+    if uri.startswith(("http://", "https://")):
+        threading.Thread(target=watch, args=(uri, over), daemon=True).start()
+    try:
+        yield
+    finally:
+        over.set()
+
+
+def watch(uri: str, over: threading.Event) -> None:
+    answered, creds = time.monotonic(), get_default_host_creds(uri)
+    while not over.wait(SECONDS_BETWEEN_LOOKS):
+        with contextlib.suppress(MlflowException):
+            http_request(creds, "/health", "GET", max_retries=0, timeout=SECONDS_BETWEEN_LOOKS, raise_on_status=False)
+            answered = time.monotonic()
+        if (silent := time.monotonic() - answered) > LONG_SECONDS:
+            log.warning("waiting: the server at %s has not answered for %.0f s", uri, silent)
 
 
 def check_database(uri: str) -> None:
@@ -186,19 +214,49 @@ def check_database(uri: str) -> None:
         raise UserError(f"MLFLOW_TRACKING_URI must be a database that answers, got {address!r} ({reason})") from error
 
 
+def again_if_beaten(write: Callable[[], object]) -> None:
+    """Write what several processes may write at once, and again where another one was quicker.
+
+    A store of MLflow that does not find a tag or alias inserts it, and fails where it is there by then.
+    """
+    for attempt in range(ATTEMPTS):
+        try:
+            write()
+            return
+        except MlflowException as error:
+            if "unique constraint" not in str(error).lower() or attempt == ATTEMPTS - 1:
+                raise
+
+
+@contextlib.contextmanager
+def suppress_code(code: str) -> Iterator[None]:
+    """Pass over an error of MLflow with this code: another process was quicker."""
+    try:
+        yield
+    except MlflowException as error:
+        if error.error_code != code:
+            raise
+
+
 @contextlib.contextmanager
 def closed_in_any_case(seconds: float = 60.0) -> Iterator[list[str]]:
-    """Take the id of a run; where the store failed while the run was closed, close it as soon as it can be."""
+    """Take the id of a run; where the store failed while the run was closed, close it as soon as it can be.
+
+    Of nested runs the innermost alone waits so long.
+    """
     ids: list[str] = []
     try:
         yield ids
-    except STORE_ERRORS:
-        end = time.monotonic() + seconds
+    except STORE_ERRORS as error:
+        end = time.monotonic() + (0 if WAITED in getattr(error, "__notes__", ()) else seconds)
         with said_when_long("the tracking store does not answer, and a run is to be closed"):
-            while ids and time.monotonic() < end:
+            while ids:
                 with contextlib.suppress(*STORE_ERRORS):
                     if mlflow.MlflowClient().get_run(ids[0]).info.status == "RUNNING":
                         mlflow.MlflowClient().set_terminated(ids[0], "FAILED")
+                    break
+                if time.monotonic() > end:
+                    error.add_note(WAITED)
                     break
                 time.sleep(1)
         raise

@@ -57,6 +57,10 @@ class AdaptationPoint:
     checkpoint: Checkpoint | None      # at the last point alone, if kept: the model at the point of the lowest loss
 
 
+ZeroShot = dict[tuple[str, str], tuple[float, float]]
+"""(checkpoint's SHA-256, target) to the validation losses before any step, bits per byte and nats per character."""
+
+
 @dataclass
 class Stopped:
     """Where the loss of a fine-tuning was lowest so far, and the weights there."""
@@ -100,14 +104,16 @@ def batches(windows_MKT: Tensor, batch_size: int, steps: int, seeds: Sequence[in
         yield window_NT[:, :-1], window_NT[:, 1:]
 
 
-def adapt(members: Sequence[FineTuning], config: Config, *, keep: bool = True) -> Iterator[list[AdaptationPoint]]:
+def adapt(members: Sequence[FineTuning], config: Config, *, keep: bool = True, zero_shot: ZeroShot | None = None,
+          ) -> Iterator[list[AdaptationPoint]]:
     """Fine-tune each member with a fresh Adam at its rate after a short warm-up; yields points of all learning curves.
 
     All weights learn, or the head alone. The first points are the zero-shot ones; the last carry the adapted
     checkpoints, each as it was at the point of its lowest validation loss (early stopping: at step 0 where all steps
     did harm), unless told not to `keep` them; the members' own checkpoints stay as they are. Only training and
-    validation text is read. Ends at the first point where no loss is finite. UserError where the members differ in
-    shape, or one from its target in vocabulary.
+    validation text is read. A member that goes alone takes its first point from `zero_shot` and leaves it there for
+    others; of several, how they are batched may change the last bit. Ends at the first point where no loss is finite.
+    UserError where the members differ in shape, or one from its target in vocabulary.
     """
     settings, device = config.transfer, resolve_device(config.device)
     for member in members:
@@ -128,7 +134,8 @@ def adapt(members: Sequence[FineTuning], config: Config, *, keep: bool = True) -
     stopped = [Stopped(0, math.inf, member.checkpoint.weights) for member in members]
     for step in told_steps(settings.transfer_steps, len(members)):
         if step in points:
-            losses = validation_losses(model, members, settings.curve_characters)
+            losses = (validation_losses(model, members, settings.curve_characters) if step or len(members) > 1 else
+                      [zero_shot_losses(model, members[0], settings.curve_characters, zero_shot)])
             for i, (bits_per_byte, _) in enumerate(losses):
                 if keep and bits_per_byte < stopped[i].bits_per_byte:
                     stopped[i] = Stopped(step, bits_per_byte, weights_of_member(model, i))
@@ -161,6 +168,14 @@ def validation_losses(model: GPT, members: Sequence[FineTuning], characters: int
     """Score each member on the head of its target's validation text, in bits per byte and nats per character."""
     splits = [member.target.validation.spread(characters) for member in members]
     return [mean_losses(nats_N, split) for nats_N, split in zip(stacked_losses(model, splits), splits, strict=True)]
+
+
+def zero_shot_losses(model: GPT, member: FineTuning, characters: int, known: ZeroShot | None) -> tuple[float, float]:
+    """Score a member that has not learnt yet, unless it is known: no learning rate changes that."""
+    key, known = (member.checkpoint.sha256, member.target.name), {} if known is None else known
+    if key not in known:
+        (known[key],) = validation_losses(model, [member], characters)
+    return known[key]
 
 
 def adapted(member: FineTuning, stopped: Stopped, windows_KT: Tensor) -> Checkpoint:

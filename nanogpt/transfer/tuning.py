@@ -25,7 +25,7 @@ from nanogpt.model.checkpoint import Checkpoint
 from nanogpt.model.payload import digest_of
 from nanogpt.model.processes import is_dead, this_process
 from nanogpt.text.corpus import Corpus
-from nanogpt.transfer.finetune import AdaptationPoint, FineTuning, adapt, transfers_together
+from nanogpt.transfer.finetune import AdaptationPoint, FineTuning, ZeroShot, adapt, transfers_together
 
 log = logging.getLogger("nanogpt")
 
@@ -140,19 +140,22 @@ def open_study(name: str, storage: str) -> optuna.Study:
     return study
 
 
-def tune(studies: Sequence[optuna.Study], pairs: Sequence[Sequence[Pair]], config: Config) -> list[list[Trial]]:
+def tune(studies: Sequence[optuna.Study], pairs: Sequence[Sequence[Pair]], config: Config,
+         zero_shot: ZeroShot | None = None) -> list[list[Trial]]:
     """Run trials until each study has `trials` that ended or were pruned; returns them, earlier sessions' first.
 
     A trial adapts all `pairs` of its study at one rate, each to `tuning_seeds` draws of windows; its value is the mean
     of their lowest validation losses. Transfers of all studies' trials of equal number train as batched models, as
     many together as the configuration says, and each study goes as it would alone. The sampler is seeded by the number
-    of ended trials, so a study that is stopped goes on as if it had not been.
+    of ended trials, so a study that is stopped goes on as if it had not been. `zero_shot` is what `adapt`
+    takes: losses that are known, to which new ones are added.
     """
     trials_of = [[as_trial(trial, study, number) for number, trial in enumerate(study.get_trials(states=ENDED))]
                  for study in studies]
+    zero_shot = {} if zero_shot is None else zero_shot
     while waiting := [i for i, trials in enumerate(trials_of) if len(trials) < config.transfer.trials]:
         running = [RunningTrial(ask(studies[i], len(trials_of[i]), config), pairs[i], config) for i in waiting]
-        run_trials(running, config)
+        run_trials(running, config, zero_shot)
         for i, trial in zip(waiting, running, strict=True):
             trials_of[i].append(as_trial(trial.end(studies[i]), studies[i], len(trials_of[i])))
     return trials_of
@@ -232,14 +235,14 @@ class RunningTrial:
         return study.tell(self.trial, self.value, state=state)
 
 
-def run_trials(running: Sequence[RunningTrial], config: Config) -> None:
+def run_trials(running: Sequence[RunningTrial], config: Config, zero_shot: ZeroShot | None = None) -> None:
     """Adapt the members of all trials, as many as one batched model as is configured, and report point by point."""
     members = [member for trial in running for member in trial.members]
     owners = [trial for trial in running for _ in trial.members]
     size = transfers_together(config)
     batches = [slice(begin, begin + size) for begin in range(0, len(members), size)]
     curves: list[Iterator[Sequence[AdaptationPoint | None]]] = [
-        adapt(members[batch], config, keep=False) for batch in batches]
+        adapt(members[batch], config, keep=False, zero_shot=zero_shot) for batch in batches]
     ended = False
     while not ended:
         latest: list[AdaptationPoint | None] = [None] * len(members)

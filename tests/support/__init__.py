@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -85,6 +86,25 @@ def wait_for_port(port: int, process: subprocess.Popen[bytes]) -> None:
                 return
         time.sleep(0.1)
     raise TimeoutError(port)
+
+
+@contextmanager
+def tracking_server(folder: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """The address and the process of an MLflow server with a store in a folder; it ends with all that it started."""
+    port = free_port()
+    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{folder}/server/mlflow.db",
+               "--artifacts-destination", str(folder / "artifacts"), "--workers", "1", "--port", str(port)]
+    (folder / "server").mkdir()
+    environment = elsewhere_environment("") | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    with (folder / "server.log").open("wb") as log, subprocess.Popen(
+            command, cwd=folder / "server", env=environment, stdout=log, stderr=log,
+            start_new_session=True) as process:
+        try:
+            wait_for_port(port, process)
+            yield f"http://127.0.0.1:{port}", process
+        finally:
+            os.killpg(process.pid, signal.SIGCONT)
+            os.killpg(process.pid, signal.SIGTERM)
 
 
 @contextmanager

@@ -28,12 +28,18 @@ def start_study(folder: Path, *options: str, uri: str = "", program: str = PROGR
 
 
 def tables_of(run_id: str, client: MlflowClient) -> dict[str, list[list[str]]]:
-    """The tables of a study's run as they were written, without what is of the moment: name to lines of fields."""
+    """The tables of a study's run as they were written, without what is of the moment: name to lines of fields.
+
+    A model is named by its weights: studies that register the same ones at once leave holes in the numbers of versions.
+    """
+    weights = {f"models:/{version.name}/{version.version}": f"models:/{version.name} {version.tags['sha256']}"
+               for version in client.search_model_versions()}
     tables = {}
     for item in client.list_artifacts(run_id, "tables"):
         if item.path.endswith(".csv"):
             path = mlflow.artifacts.download_artifacts(f"runs:/{run_id}/{item.path}", tracking_uri=client.tracking_uri)
             frame = pd.read_csv(path, dtype=str, keep_default_na=False).drop(columns=OF_THE_MOMENT, errors="ignore")
+            frame = frame.replace(weights)
             tables[Path(item.path).stem] = [list(frame.columns), *frame.to_numpy().tolist()]
     return tables
 
