@@ -52,7 +52,7 @@ def disjoint_windows(split: Split, block_size: int, rows: int) -> Iterator[tuple
         inputs  ⏎ABC  DE
         targets ABCD  EF
     """
-    targets_N, start = split.ids_N, torch.tensor([split.vocabulary.start_id])
+    targets_N, start = split.ids_N.long(), torch.tensor([split.vocabulary.start_id])
     inputs_N = torch.cat((start, targets_N))[:-1]
     whole = len(targets_N) // block_size * block_size
     if whole:

@@ -46,7 +46,7 @@ def main(text: Path, preset: str, changes: tuple[str, ...], characters: int, tur
     training = trained_on / (time.perf_counter() - began)
     model = checkpoint.build(device)
     rows = max(1, CHARACTERS_PER_BATCH // config.model.block_size)
-    windows = scoring_windows(split, config.model.block_size)
+    windows = scoring_windows(split, config.model.block_size).all()
     batches = [tuple(column.to(device) for column in windows.rows(begin, begin + rows)[:3])
                for begin in range(0, len(windows.inputs_BT), rows)]
 

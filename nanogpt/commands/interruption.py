@@ -13,8 +13,8 @@ from types import FrameType
 
 from nanogpt.tracking import request_limits
 
-SECONDS = 4.0
-"""After the first signal, until the process ends whatever it does: a store that does not answer holds nobody up."""
+SECONDS_IN_ORDER, SECONDS_TO_CLOSE = 2.5, 2.0
+"""After the first signal the process ends whatever it does: first the program may, then its runs are closed for it."""
 
 
 class Interrupted(SystemExit):
@@ -79,10 +79,10 @@ def end_in_time(number: int, last_words: str) -> None:
 
     A library may have caught the exception in its imports and gone on.
     """
-    time.sleep(SECONDS - 1)
+    time.sleep(SECONDS_IN_ORDER)
     closing = threading.Thread(target=close_open_runs, daemon=True)
     closing.start()
-    closing.join(1)
+    closing.join(SECONDS_TO_CLOSE)
     say(number, last_words)
     os._exit(128 + number)
 

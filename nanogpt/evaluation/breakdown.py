@@ -57,9 +57,10 @@ def word_places(text: str) -> list[int]:
 
 def text_groupings(split: Split) -> list[Grouping]:
     """Return the groupings that do not depend on the model: class of the character, place in the word."""
-    class_index = {character: CLASSES.index(character_class(character)) for character in set(split.text)}
-    return [Grouping("character class", CLASSES, torch.tensor([class_index[character] for character in split.text])),
-            Grouping("place in the word", WORD_PLACES, torch.tensor(word_places(split.text)))]
+    text = split.text
+    class_index = {character: CLASSES.index(character_class(character)) for character in set(text)}
+    return [Grouping("character class", CLASSES, torch.tensor([class_index[character] for character in text])),
+            Grouping("place in the word", WORD_PLACES, torch.tensor(word_places(text)))]
 
 
 def context_grouping(before_N: Tensor, block_size: int) -> Grouping:
@@ -73,8 +74,8 @@ def frequency_grouping(split: Split, character_counts_V: Tensor) -> Grouping:
     """Group by how often the character occurs in the training text; an unknown one is unseen."""
     share_V = character_counts_V / character_counts_V.sum().clamp(min=1)
     limits = torch.tensor(list(FREQUENCIES.values()), dtype=share_V.dtype)
-    index_N = torch.bucketize(share_V, limits[1:-1], right=True)[split.ids_N] + 1
-    unseen_N = (character_counts_V[split.ids_N] == 0) | (split.escape_bytes_N > 0)
+    index_N = torch.bucketize(share_V, limits[1:-1], right=True)[split.ids_N.long()] + 1
+    unseen_N = (character_counts_V[split.ids_N.long()] == 0) | (split.escape_bytes_N > 0)
     return Grouping("frequency in training", tuple(FREQUENCIES), index_N.masked_fill(unseen_N, 0))
 
 

@@ -72,7 +72,7 @@ def map_predictions(model: GPT, split: Split, of: Callable[[Tensor, Tensor], Col
     parts: list[Columns] = []
     try:
         windows, rows = scoring_windows(split, block_size), max(1, CHARACTERS_PER_BATCH // block_size)
-        for begin in range(0, len(windows.inputs_BT), rows):
+        for begin in range(0, len(windows), rows):
             inputs_BT, targets_BT, scored_BT, inside_BT = windows.rows(begin, begin + rows)
             chosen_BT = inside_BT if every else scored_BT
             with products_in(scoring_type(device), device):
@@ -113,7 +113,7 @@ def window_logits(model: GPT, split: Split) -> WindowLogits:
     """Predict every target of the windows over `split` in one pass."""
     logits_NV, targets_N = map_predictions(
         model, split, lambda logits_NV, targets_N: (logits_NV.float(), targets_N), every=True)
-    windows = scoring_windows(split, model.config.block_size)
+    windows = scoring_windows(split, model.config.block_size).all()
     inside_BT = windows.inside_BT
     before_N = torch.arange(model.config.block_size).expand_as(inside_BT)[inside_BT]
     return WindowLogits(logits_NV, targets_N, windows.scored_BT[inside_BT], before_N)
@@ -127,7 +127,7 @@ def evaluate(model: GPT, checkpoint: Checkpoint, split: Split, temperature: floa
     if not len(split):
         raise ValueError("text must have at least one character, got 0")
     scores = score_split(model, split, temperature)
-    unseen_N = checkpoint.character_counts_V[split.ids_N] == 0
+    unseen_N = checkpoint.character_counts_V[split.ids_N.long()] == 0
     unseen_N |= split.escape_bytes_N > 0
     bits_N = code_bits(scores.loss_N, split.escape_bytes_N)
     confidence, accuracy = mean(scores.confidence_N), mean(scores.correct_N)
@@ -169,7 +169,7 @@ def stacked_losses(model: GPT, splits: Sequence[Split]) -> list[Tensor]:
     """
     device, block_size = model.head.weight.device, model.config.block_size
     laid = {id(split): scoring_windows(split, block_size) for split in splits}     # members may share a text
-    count, rows = max(len(windows.inputs_BT) for windows in laid.values()), max(1, CHARACTERS_PER_BATCH // block_size)
+    count, rows = max(map(len, laid.values())), max(1, CHARACTERS_PER_BATCH // block_size)
     laid = {key: windows.padded(count) for key, windows in laid.items()}
     parts_MN: list[list[Tensor]] = [[] for _ in splits]
     for begin in range(0, count, rows):

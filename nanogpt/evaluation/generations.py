@@ -19,7 +19,7 @@ from nanogpt.evaluation.evaluate import score_split
 from nanogpt.model.checkpoint import Checkpoint
 from nanogpt.model.generate import Sampling, generate
 from nanogpt.model.gpt import GPT
-from nanogpt.text.corpus import Corpus, joined, make_split
+from nanogpt.text.corpus import Corpus, Split, joined, make_split
 from nanogpt.text.overlap import shared_spans
 from nanogpt.text.vocabulary import Vocabulary
 
@@ -122,17 +122,18 @@ class DomainClassifier:
 def fit_classifier(corpora: Mapping[str, Corpus], characters: int) -> DomainClassifier:
     """Learn from passages of `characters` of the training texts; accuracy is measured on the validation texts."""
     pipeline = make_pipeline(CountVectorizer(analyzer="char", ngram_range=(1, 3), lowercase=False), MultinomialNB())
-    pipeline.fit(*labelled_passages({name: corpus.train.text for name, corpus in corpora.items()}, characters,
-                           TRAINING_PASSAGES))
-    held_out = labelled_passages({name: corpus.validation.text for name, corpus in corpora.items()}, characters,
-                        HELD_OUT_PASSAGES)
+    pipeline.fit(*labelled_passages({name: corpus.train for name, corpus in corpora.items()}, characters,
+                                    TRAINING_PASSAGES))
+    held_out = labelled_passages({name: corpus.validation for name, corpus in corpora.items()}, characters,
+                                 HELD_OUT_PASSAGES)
     return DomainClassifier(pipeline, float(pipeline.score(*held_out)))
 
 
-def labelled_passages(texts: Mapping[str, str], characters: int, count: int) -> tuple[list[str], list[str]]:
-    """Return at most `count` passages of each text that do not overlap, and the name of each one's text."""
+def labelled_passages(splits: Mapping[str, Split], characters: int, count: int) -> tuple[list[str], list[str]]:
+    """Return at most `count` passages of each split that do not overlap, and the name of each one's split."""
     passages, names = [], []
-    for name, text in texts.items():
+    for name, split in splits.items():
+        text = split.text
         stride = max(characters, len(text) // count)
         starts = range(0, max(1, len(text) - characters + 1), stride)
         passages += [text[start:start + characters] for start in starts]

@@ -47,7 +47,7 @@ def fit_ngram(split: Split, order: int) -> NGram:
     """Count the n-grams of up to `order` characters in `split`. ValueError for order < 1."""
     if order < 1:
         raise ValueError(f"order must be >= 1, got {order}")
-    size, ids_N = len(split.vocabulary), torch.cat((torch.tensor([split.vocabulary.start_id]), split.ids_N))
+    size, ids_N = len(split.vocabulary), torch.cat((torch.tensor([split.vocabulary.start_id]), split.ids_N.long()))
     ranks_N, n_contexts, by_length = torch.zeros_like(ids_N), 1, []
     for _ in range(order):
         numbers, ranks_N, occurrences = (ranks_N * size + ids_N).unique(return_inverse=True, return_counts=True)
@@ -90,7 +90,7 @@ def with_contexts(split: Split, length: int) -> tuple[Tensor, Tensor, Tensor]:
     """
     start = torch.tensor([split.vocabulary.start_id])
     contexts = [piece.context_C[-length:] if len(piece.context_C) else start for piece in split.pieces]
-    texts = [torch.cat((context, split.ids_N[piece.begin:piece.end]))
+    texts = [torch.cat((context, split.ids_N[piece.begin:piece.end])).long()
              for context, piece in zip(contexts, split.pieces, strict=True)]
     before = [torch.arange(len(text)) for text in texts]
     scored = [places >= len(context) for places, context in zip(before, contexts, strict=True)]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from nanogpt.config import Config, Row
-from nanogpt.evaluation.baselines import HIGHEST_ORDER
+from nanogpt.evaluation.baselines import HIGHEST_ORDER, MOST_READ
 from nanogpt.evaluation.breakdown import Grouping, breakdown, context_grouping, frequency_grouping, text_groupings
 from nanogpt.evaluation.calibration import fit_temperature, reliability
 from nanogpt.evaluation.comparison import bits_interval
@@ -51,7 +51,7 @@ def scored_texts(corpora: Mapping[str, Corpus], config: Config) -> ScoredTexts:
         {name: whole[name] if split is whole[name].split else ScoredText(split, text_groupings(split))
          for name, split in samples.items()},
         {name: corpus.validation.spread(analysis.temperature_characters) for name, corpus in corpora.items()},
-        {name: fit_ngram(corpus.train, HIGHEST_ORDER) for name, corpus in corpora.items()})
+        {name: fit_ngram(corpus.train.spread(MOST_READ), HIGHEST_ORDER) for name, corpus in corpora.items()})
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def score_domains(model: GPT, checkpoint: Checkpoint, texts: ScoredTexts, source
         key = source | {"target": target}
         predictions = window_logits(model, temperature_text)
         logits_NV = predictions.scored_logits_NV
-        result = evaluate(model, checkpoint, split, fit_temperature(logits_NV, temperature_text.ids_N))
+        result = evaluate(model, checkpoint, split, fit_temperature(logits_NV, temperature_text.ids_N.long()))
         row = key | result.row() | bits_interval(result.bits_N, split)
         if checkpoint.domain in texts.ngrams:
             row |= divergences(logits_NV, temperature_text, texts.ngrams[checkpoint.domain])

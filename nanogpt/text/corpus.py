@@ -12,6 +12,7 @@ from functools import cached_property
 from itertools import accumulate
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,11 +20,13 @@ from nanogpt.config import JOINT, DataConfig
 from nanogpt.errors import require
 from nanogpt.text.sources import DomainText
 from nanogpt.text.splits import Cut, Stretch, contiguous_cut, document_cut, spread_cut
-from nanogpt.text.vocabulary import UNKNOWN, Vocabulary
+from nanogpt.text.vocabulary import UNKNOWN, Vocabulary, code_points
 
 SPLITS = ("train", "validation", "test")
 LEAST_SCORED = 64
 """Characters that are scored of a piece at the least: what is read before them is as much again."""
+LAST_OF_BYTES = np.array([0x7F, 0x7FF, 0xFFFF])
+"""The last code points that UTF-8 writes in one, two and three bytes."""
 LEAST_DOCUMENTS = 8
 """With fewer, whole documents in validation and test would be one or two."""
 
@@ -35,28 +38,42 @@ class Piece(NamedTuple):
     end: int
     unit: int               # pieces of one unit vary together: intervals count units
     context_C: Tensor       # ids of what stood before them: read, never scored here
+    source: str             # the text in which they stood,
+    at: int                 # and where: a text is kept once, whatever is cut from it
+
+    @property
+    def text(self) -> str:
+        return self.source[self.at:self.at + self.end - self.begin]
 
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """A part of a text in one or more pieces, one after the other, as characters and as ids."""
+    """A part of a text in one or more pieces, one after the other, as ids; its characters stay in their text."""
 
-    text: str = field(repr=False)
-    ids_N: Tensor = field(repr=False)
+    ids_N: Tensor = field(repr=False)       # int16, or int32 where there are many characters to know
     vocabulary: Vocabulary
     pieces: tuple[Piece, ...] = field(repr=False)
 
     def __len__(self) -> int:
-        return len(self.text)
+        return len(self.ids_N)
 
     @property
+    def text(self) -> str:
+        """Its characters, made anew each time."""
+        return "".join(piece.text for piece in self.pieces)
+
+    def head(self, characters: int) -> str:
+        """Return its first characters."""
+        return self.part([self.clipped(piece, 0, characters) for piece in self.pieces if piece.begin < characters]).text
+
+    @cached_property
     def n_bytes(self) -> int:
-        return len(self.text.encode())
+        return sum(len(piece.text.encode()) for piece in self.pieces)
 
     @cached_property
     def bytes_N(self) -> Tensor:
         """UTF-8 bytes of each character."""
-        return torch.tensor([len(character.encode()) for character in self.text])
+        return torch.from_numpy(1 + np.searchsorted(LAST_OF_BYTES, code_points(self.text)))
 
     @cached_property
     def escape_bytes_N(self) -> Tensor:
@@ -72,7 +89,7 @@ class Split:
     @cached_property
     def previous_N(self) -> Tensor:
         """The id before each character: of its context at the begin of a piece, the start where there is none."""
-        before_N = self.ids_N.roll(1)
+        before_N = self.ids_N.long().roll(1)
         for piece in self.pieces:
             if piece.begin < len(before_N):
                 before_N[piece.begin] = piece.context_C[-1] if len(piece.context_C) else self.vocabulary.start_id
@@ -99,14 +116,13 @@ class Split:
     def clipped(self, piece: Piece, first: int, last: int) -> Piece:
         """Return what of a piece lies between two places; what of it stands before is context."""
         begin = max(first, piece.begin)
-        return piece._replace(begin=begin, end=min(last, piece.end),
+        return piece._replace(begin=begin, end=min(last, piece.end), at=piece.at + begin - piece.begin,
                               context_C=torch.cat((piece.context_C, self.ids_N[piece.begin:begin])))
 
     def part(self, pieces: Sequence[Piece]) -> Split:
         """Return the split of some of its pieces, or of parts of them."""
         ends = list(accumulate(piece.end - piece.begin for piece in pieces))
-        return Split("".join(self.text[piece.begin:piece.end] for piece in pieces),
-                     torch.cat([self.ids_N[:0], *(self.ids_N[piece.begin:piece.end] for piece in pieces)]),
+        return Split(torch.cat([self.ids_N[:0], *(self.ids_N[piece.begin:piece.end] for piece in pieces)]),
                      self.vocabulary,
                      tuple(piece._replace(begin=end - piece.end + piece.begin, end=end)
                            for piece, end in zip(pieces, ends, strict=True)))
@@ -114,29 +130,28 @@ class Split:
 
 def make_split(text: str, vocabulary: Vocabulary) -> Split:
     """Encode `text`, in one piece."""
-    ids_N = vocabulary.encode(text)
-    return Split(text, ids_N, vocabulary, (Piece(0, len(text), 0, ids_N[:0]),))
+    ids_N = vocabulary.encode_small([text])
+    return Split(ids_N, vocabulary, (Piece(0, len(text), 0, ids_N[:0], text, 0),))
 
 
 def split_of(text: str, stretches: Sequence[Stretch], vocabulary: Vocabulary, context: int) -> Split:
     """Encode stretches of a text, each with up to `context` characters before it."""
-    parts = [text[stretch.begin:stretch.end] for stretch in stretches]
-    ends = list(accumulate(map(len, parts)))
-    pieces = tuple(Piece(end - len(part), end, stretch.unit,
-                         vocabulary.encode(text[max(stretch.context, stretch.begin - context):stretch.begin]))
-                   for part, end, stretch in zip(parts, ends, stretches, strict=True))
-    joined = "".join(parts)
-    return Split(joined, vocabulary.encode(joined), vocabulary, pieces)
+    ends = accumulate(stretch.end - stretch.begin for stretch in stretches)
+    before = (text[max(stretch.context, stretch.begin - context):stretch.begin] for stretch in stretches)
+    pieces = tuple(Piece(end - stretch.end + stretch.begin, end, stretch.unit, vocabulary.encode_small([characters]),
+                         text, stretch.begin)
+                   for end, stretch, characters in zip(ends, stretches, before, strict=True))
+    return Split(vocabulary.encode_small(piece.text for piece in pieces), vocabulary, pieces)
 
 
 def joined(splits: Sequence[Split]) -> Split:
     """Return some splits as one; their units stay different."""
-    texts, pieces, units = [split.text for split in splits], list[Piece](), 0
-    for split, base in zip(splits, accumulate(map(len, texts), initial=0), strict=False):
-        pieces += [Piece(base + piece.begin, base + piece.end, units + piece.unit, piece.context_C)
+    pieces, units = list[Piece](), 0
+    for split, base in zip(splits, accumulate(map(len, splits), initial=0), strict=False):
+        pieces += [piece._replace(begin=base + piece.begin, end=base + piece.end, unit=units + piece.unit)
                    for piece in split.pieces]
         units += 1 + max((piece.unit for piece in split.pieces), default=0)
-    return Split("".join(texts), torch.cat([split.ids_N for split in splits]), splits[0].vocabulary, tuple(pieces))
+    return Split(torch.cat([split.ids_N for split in splits]), splits[0].vocabulary, tuple(pieces))
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,15 +179,18 @@ class Corpus:
     def row(self) -> dict[str, object]:
         """Return the row of the corpora table."""
         source = self.source
-        splits = {name: getattr(self, name) for name in SPLITS}
-        used = "".join(split.text for split in splits.values())
-        unknown_N = torch.cat([split.ids_N == UNKNOWN for split in splits.values()])
+        splits: dict[str, Split] = {name: getattr(self, name) for name in SPLITS}
+        used = hashlib.sha256()
+        for split in splits.values():
+            for piece in split.pieces:
+                used.update(piece.text.encode())
+        unknown = sum(int((split.ids_N == UNKNOWN).sum()) for split in splits.values())
         return {"domain": source.name, "source": source.source, "origin": source.origin, "licence": source.licence,
                 "raw_bytes": source.raw_bytes, "raw_sha256": source.raw_sha256, "bytes": source.n_bytes,
                 "characters": source.n_characters, "sha256": source.sha256,
-                "used_bytes": len(used.encode()), "used_sha256": hashlib.sha256(used.encode()).hexdigest(),
+                "used_bytes": sum(split.n_bytes for split in splits.values()), "used_sha256": used.hexdigest(),
                 **{f"{name}_characters": len(split) for name, split in splits.items()},
-                "unknown_share": float(unknown_N.double().mean())}
+                "unknown_share": unknown / sum(map(len, splits.values()))}
 
 
 def make_corpora(texts: Sequence[DomainText], config: DataConfig, block_size: int,

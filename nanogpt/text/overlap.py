@@ -13,8 +13,11 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from nanogpt.text.vocabulary import code_points
 
 SPAN = 50
 """Characters of a span that two texts share only if one was copied from the other or both from a third."""
@@ -22,6 +25,8 @@ NEAR_SPAN, PASSAGE, DENSITY = 32, 300, 0.5
 """A passage is copied where, of PASSAGE characters, at least the share DENSITY lies in shared spans of NEAR_SPAN
 letters, digits and spaces. Chosen by measurement: shorter spans are common phrases, and too few of the longer ones
 survive a change of one character in 40."""
+PART, PARTS_SHARE = 10_000_000, 5_000
+"""Characters of a training text that are read at once, and those that are read again, in which a span lies whole."""
 SPACE = ord(" ")
 COMPRESSORS: dict[str, Callable[[bytes], bytes]] = {"gzip": gzip.compress, "xz": lzma.compress}
 Compressor = Callable[[bytes], bytes]
@@ -68,7 +73,7 @@ def compressed_bits_per_byte(training: str, test: str, compress: Compressor) -> 
 
 def every_character(text: str) -> Reading:
     """Read all characters as they are."""
-    code_N = torch.tensor(list(map(ord, text)), dtype=torch.int64)
+    code_N = torch.from_numpy(code_points(text).astype(np.int64))
     return Reading(code_N, torch.arange(len(code_N)))
 
 
@@ -92,13 +97,18 @@ def shared_spans(training: str, tests: Iterable[str], length: int = SPAN,
     """Say of each test which of its characters lie in a span of `length` that `training` holds too, booleans (N,).
 
     Spans are `length` of the characters that `read` keeps, and cover what lies between them. They are compared by a
-    polynomial modulo 2**64, so a false alarm has a chance of about N² / 2**64.
+    polynomial modulo 2**64, so a false alarm has a chance of about N² / 2**64. A long `training` is read part by part.
     """
-    known = span_hashes(read(training).code_K, length).sort().values
-    for test in tests:
-        code_K, place_K = read(test)
-        hashes = span_hashes(code_K, length)
-        first = (torch.searchsorted(known, hashes, right=True) > torch.searchsorted(known, hashes)).nonzero().flatten()
+    tests = list(tests)
+    readings = [read(test) for test in tests]
+    hashes = [span_hashes(reading.code_K, length) for reading in readings]
+    found = [torch.zeros(len(numbers), dtype=torch.bool) for numbers in hashes]
+    for begin in range(0, max(1, len(training)), PART):
+        known = span_hashes(read(training[begin:begin + PART + PARTS_SHARE]).code_K, length).sort().values
+        for numbers, seen in zip(hashes, found, strict=True):
+            seen |= torch.searchsorted(known, numbers, right=True) > torch.searchsorted(known, numbers)
+    for test, (_, place_K), seen in zip(tests, readings, found, strict=True):
+        first = seen.nonzero().flatten()
         yield covered(place_K[first], place_K[first + length - 1] + 1, len(test))
 
 

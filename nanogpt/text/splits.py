@@ -20,6 +20,8 @@ SHARE = 0.05
 """Of the used text: as much is for validation, and as much for test."""
 DOCUMENT_SHARE = 0.1
 """The same where whole documents are kept apart: they are few."""
+MOST_HELD_OUT = 2_000_000
+"""Characters of validation, and of test, at the most: with more an interval is no narrower than seeds differ."""
 PIECE, MARGINS_IN_PIECE = 512, 3
 """Characters of a piece, about, or so many contexts if that is more; less in a short text."""
 LEAST_SECTIONS, MARGINS_IN_SECTION = 8, 24
@@ -46,9 +48,15 @@ class Cut(NamedTuple):
     test: list[Stretch]
 
 
+def held_out(length: int, share: float = SHARE) -> float:
+    """Say which share of a text is for validation, and as much for test."""
+    return min(share, MOST_HELD_OUT / length)
+
+
 def contiguous_cut(length: int, used: int) -> Cut:
     """Cut a text into the first 90 %, the next 5 % and the rest; of each its begin is used, `used` in all."""
-    borders = (0, int(length * (1 - 2 * SHARE)), int(length * (1 - SHARE)), length)
+    share = held_out(length)
+    borders = (0, int(length * (1 - 2 * share)), int(length * (1 - share)), length)
     train, validation, test = ((begin, begin + (end - begin) * used // length) for begin, end in pairwise(borders))
     return Cut([Stretch(*train, 0)], list(pieces(*validation)), list(pieces(*test)))
 
@@ -69,7 +77,7 @@ def spread_cut(length: int, used: int, margin: int) -> Cut:
     """
     generator = torch.Generator().manual_seed(SEED)
     count = sections(length, margin)
-    size = int(SHARE * length / count)
+    size = int(held_out(length) * length / count)
     both = 2 * size + 3 * margin
     places = torch.rand(count, generator=generator)
     kept = max(1, round(count * used / length))
@@ -99,7 +107,7 @@ def head(stretches: Sequence[Stretch], characters: int) -> Iterator[Stretch]:
 
 def sections(length: int, margin: int) -> int:
     """Say into how many sections a text is cut."""
-    by_piece = round(SHARE * length / max(PIECE, MARGINS_IN_PIECE * margin))
+    by_piece = round(held_out(length) * length / max(PIECE, MARGINS_IN_PIECE * margin))
     return max(1, by_piece, min(LEAST_SECTIONS, length // (MARGINS_IN_SECTION * margin)))
 
 
@@ -109,13 +117,13 @@ def document_cut(starts: Sequence[int], length: int, used: int) -> Cut:
     In which split a document is depends on the text alone.
     """
     generator = torch.Generator().manual_seed(SEED)
-    documents = list(pairwise((*starts, length)))
+    documents, share = list(pairwise((*starts, length))), held_out(length, DOCUMENT_SHARE)
     cut, held = Cut([], [], []), [0, 0, 0]
     for number in torch.randperm(len(documents), generator=generator).tolist():
         begin, end = documents[number]
         taken = max(1, (end - begin) * used // length)
         at = begin + int(torch.randint(end - begin - taken + 1, (), generator=generator))
-        place = next((i for i in (2, 1) if held[i] < DOCUMENT_SHARE * length), 0)
+        place = next((i for i in (2, 1) if held[i] < share * length), 0)
         held[place] += end - begin
         cut[place].extend([Stretch(at, at + taken, number)] if place == 0 else
                           pieces(at, at + taken, context=begin, unit=number))

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from nanogpt.errors import UserError, one_line
 from nanogpt.text.readers import joined
+from nanogpt.text.vocabulary import CHARACTERS_AT_ONCE
 
 HUB = "hf://"
 TABLES = (".jsonl", ".csv", ".parquet")
@@ -63,7 +64,8 @@ def read_user_text(domain: str, place: str) -> UserText:
             raw = read_bytes(domain, path)
             digest.update(raw)
             size += len(raw)
-            documents += [clean(text) for text in texts_of(domain, path, raw, column)]
+            documents += map(clean, texts_of(domain, path, raw, column))
+            del raw
     documents = [document for document in documents if document.strip()]
     if not documents:
         raise UserError(f"file of domain {domain!r} must hold text, got {place!r} with {size} bytes and nothing to "
@@ -200,5 +202,15 @@ def hub_texts(domain: str, name: str, column: str) -> Iterator[str]:
 
 
 def clean(text: str) -> str:
-    """Return a text without its byte-order mark, with LF at its line ends, in NFC."""
-    return unicodedata.normalize("NFC", text.removeprefix("\ufeff").replace("\r\n", "\n"))
+    """Return a text without its byte-order mark, with LF at its line ends, in NFC.
+
+    It is normalised some lines at a time: that takes several bytes for each character. No character composes with a
+    line end.
+    """
+    text = text.removeprefix("\ufeff").replace("\r\n", "\n")
+    parts, begin = [], 0
+    while begin < len(text):
+        end = text.find("\n", begin + CHARACTERS_AT_ONCE) + 1 or len(text)
+        parts.append(unicodedata.normalize("NFC", text[begin:end]))
+        begin = end
+    return "".join(parts)

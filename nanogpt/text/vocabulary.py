@@ -7,14 +7,24 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from nanogpt.errors import require
 
 UNKNOWN = 0
 """The id of `<unk>`."""
+CHARACTERS_AT_ONCE = 2**20
+"""That are read: what it takes beside a text and its ids is bounded."""
+
+
+def code_points(text: str) -> NDArray[np.uint32]:
+    """Return the Unicode code point of each character."""
+    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")
 
 
 @dataclass(frozen=True)
@@ -35,6 +45,15 @@ class Vocabulary:
         """Map each character to its id."""
         return {character: i for i, character in enumerate(self.characters, start=1)}
 
+    @cached_property
+    def table(self) -> NDArray[Any]:
+        """Map each code point up to the largest known one to its id; the last entry stands for all larger ones."""
+        places = code_points(self.characters)
+        kind = np.int16 if len(self) <= np.iinfo(np.int16).max else np.int32
+        table = np.full(int(places.max(initial=0)) + 2, UNKNOWN, dtype=kind)
+        table[places] = np.arange(1, len(self), dtype=kind)
+        return table
+
     @property
     def sha256(self) -> str:
         """Return the SHA-256 of the characters in UTF-8, 64 hexadecimal digits."""
@@ -47,7 +66,16 @@ class Vocabulary:
 
     def encode(self, text: str) -> Tensor:
         """Return ids (N,) int64; unknown characters become 0."""
-        return torch.tensor([self.index.get(character, UNKNOWN) for character in text], dtype=torch.int64)
+        return self.encode_small([text]).long()
+
+    def encode_small(self, texts: Iterable[str]) -> Tensor:
+        """Return the ids (N,) of some texts, one after the other, in the smallest type: int16, or int32 for many."""
+        parts = [np.empty(0, self.table.dtype)]
+        for text in texts:
+            for begin in range(0, len(text), CHARACTERS_AT_ONCE):
+                codes = code_points(text[begin:begin + CHARACTERS_AT_ONCE])
+                parts.append(self.table[np.minimum(codes, len(self.table) - 1)])
+        return torch.from_numpy(np.concatenate(parts))
 
     def decode(self, ids: Iterable[int], unknown: str = "\N{REPLACEMENT CHARACTER}") -> str:
         """Return the text of ids, with `unknown` in place of each id 0."""

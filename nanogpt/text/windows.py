@@ -5,6 +5,7 @@ Shape suffixes: B rows of a batch, T positions, N characters of a text, S steps.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -15,21 +16,40 @@ from nanogpt.text.corpus import Split
 from nanogpt.text.vocabulary import UNKNOWN
 
 
-class ScoringWindows(NamedTuple):
-    """Windows and which of their targets are scored: each character of a text in one window alone, in order."""
+class WindowRows(NamedTuple):
+    """Some windows and which of their targets are scored."""
 
     inputs_BT: Tensor
     targets_BT: Tensor
     scored_BT: Tensor       # booleans
     inside_BT: Tensor       # booleans: all that is no filling
 
-    def rows(self, begin: int, end: int) -> ScoringWindows:
-        return ScoringWindows(*(column[begin:end] for column in self))
+
+@dataclass(frozen=True, eq=False)
+class ScoringWindows:
+    """Windows over a text, read when they are asked for: each character is scored in one window alone, in order."""
+
+    ids_N: Tensor
+    places_B3: Tensor       # first input, first scored input, end
+    block_size: int
+
+    def __len__(self) -> int:
+        return len(self.places_B3)
+
+    def rows(self, begin: int, end: int) -> WindowRows:
+        """Read some windows; what is past the end of one is filled up."""
+        begin_B1, first_B1, end_B1 = self.places_B3[begin:end].split(1, dim=1)
+        at_BT = begin_B1 + torch.arange(self.block_size)
+        inside_BT, at_BT = at_BT < end_B1, at_BT.clamp(max=len(self.ids_N) - 2)
+        inputs_BT, targets_BT = (self.ids_N[at_BT + k].long().masked_fill(~inside_BT, UNKNOWN) for k in (0, 1))
+        return WindowRows(inputs_BT, targets_BT, inside_BT & (at_BT >= first_B1), inside_BT)
+
+    def all(self) -> WindowRows:
+        return self.rows(0, len(self))
 
     def padded(self, rows: int) -> ScoringWindows:
-        """Add windows without a scored target."""
-        return ScoringWindows(*(torch.cat((column, column.new_zeros(rows - len(column), column.size(1))))
-                                for column in self))
+        """Add windows of which nothing is scored."""
+        return replace(self, places_B3=torch.cat((self.places_B3, self.places_B3.new_zeros(rows - len(self), 3))))
 
 
 def scoring_windows(split: Split, block_size: int) -> ScoringWindows:
@@ -41,7 +61,8 @@ def scoring_windows(split: Split, block_size: int) -> ScoringWindows:
         inputs  ABCD    CDEF    ⏎XY
         targets (BC)DE  (DE)FG  XYZ
     """
-    start, least = torch.tensor([split.vocabulary.start_id]), block_size - max(1, block_size // 2)
+    start = torch.tensor([split.vocabulary.start_id], dtype=split.ids_N.dtype)
+    least = block_size - max(1, block_size // 2)
     texts: list[Tensor] = []
     places: list[tuple[int, int, int]] = []     # of each window in all texts: first input, first scored, end
     base = 0
@@ -55,16 +76,7 @@ def scoring_windows(split: Split, block_size: int) -> ScoringWindows:
             first = end
         texts.append(text)
         base += len(text)
-    return windows_of(torch.cat([*texts, start]), torch.tensor(places, dtype=torch.int64).view(-1, 3), block_size)
-
-
-def windows_of(ids_N: Tensor, places_B3: Tensor, block_size: int) -> ScoringWindows:
-    """Read the windows at the places (first input, first scored input, end); what is past the end is filled up."""
-    begin_B1, first_B1, end_B1 = places_B3.split(1, dim=1)
-    at_BT = begin_B1 + torch.arange(block_size)
-    inside_BT, at_BT = at_BT < end_B1, at_BT.clamp(max=len(ids_N) - 2)
-    inputs_BT, targets_BT = (ids_N[at_BT + k].masked_fill(~inside_BT, UNKNOWN) for k in (0, 1))
-    return ScoringWindows(inputs_BT, targets_BT, inside_BT & (at_BT >= first_B1), inside_BT)
+    return ScoringWindows(torch.cat([*texts, start]), torch.tensor(places, dtype=torch.int64).view(-1, 3), block_size)
 
 
 def batch_offsets(n: int, block_size: int, batch_size: int, steps: int, seed: int) -> Tensor:
@@ -88,5 +100,5 @@ def batch_offsets(n: int, block_size: int, batch_size: int, steps: int, seed: in
 
 def windows_at(ids_N: Tensor, offsets_B: Tensor, block_size: int) -> tuple[Tensor, Tensor]:
     """Return inputs and targets (B, T) of the windows that begin at `offsets_B`."""
-    window_BT = ids_N[offsets_B[:, None] + torch.arange(block_size + 1, device=ids_N.device)]
+    window_BT = ids_N[offsets_B[:, None] + torch.arange(block_size + 1, device=ids_N.device)].long()
     return window_BT[:, :-1], window_BT[:, 1:]

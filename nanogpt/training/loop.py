@@ -128,7 +128,7 @@ class Training:
         compiled = is_compiled(self.model, self.config, self.device, max(trainings / len(members), 1))
         self.update = make_step(self.model, self.optimizers, kind, compiled=compiled, members=len(members))
         texts = {member.corpus.name: member.corpus.train.ids_N for member in members}
-        self.ids_N = torch.cat(list(texts.values())).to(self.device)
+        self.ids_N = (torch.cat(list(texts.values())) if len(texts) > 1 else next(iter(texts.values()))).to(self.device)
         begins = dict(zip(texts, itertools.accumulate(map(len, texts.values()), initial=0), strict=False))
         self.offsets_SN = torch.cat([member.offsets_SB + begins[member.corpus.name] for member in members],
                                     dim=1).to(self.device)

@@ -88,7 +88,7 @@ def few_shot_windows(split: Split, block_size: int, shots: int, seed: int) -> Te
     held = (len(split) - 1) // block_size
     require(shots <= held, f"shots must be at most the {held} windows of the target's training text", shots)
     chosen_K = torch.randperm(held, generator=torch.Generator().manual_seed(seed))[:shots] * block_size
-    return split.ids_N[chosen_K[:, None] + torch.arange(block_size + 1)]
+    return split.ids_N[chosen_K[:, None] + torch.arange(block_size + 1)].long()
 
 
 def batches(windows_MKT: Tensor, batch_size: int, steps: int, seeds: Sequence[int]) -> Iterator[tuple[Tensor, Tensor]]:

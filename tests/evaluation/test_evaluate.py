@@ -96,7 +96,7 @@ def test_losses_by_context_are_those_of_all_targets_of_the_windows(trained: Chec
     predictions = window_logits(noisy, split)
     nats_N, before_N = predictions.nats_N, predictions.before_N
     assert noisy.training
-    model, windows, expected = trained.build(), scoring_windows(split, 32), []
+    model, windows, expected = trained.build(), scoring_windows(split, 32).all(), []
     with torch.no_grad():
         for inputs_T, targets_T, _, inside_T in zip(*windows, strict=True):
             count = int(inside_T.sum())
@@ -192,7 +192,7 @@ def test_calibration_is_that_of_the_single_predictions(trained: Checkpoint, spli
 
 
 def test_the_temperature_that_fits_a_text_makes_its_loss_least(model: GPT, trained: Checkpoint, split: Split) -> None:
-    temperature = fit_temperature(window_logits(model, split).scored_logits_NV, split.ids_N)
+    temperature = fit_temperature(window_logits(model, split).scored_logits_NV, split.ids_N.long())
     losses = [evaluate(model, trained, split, temperature * factor).tempered_nats for factor in (0.9, 1.0, 1.1)]
     assert min(losses) == losses[1] <= evaluate(model, trained, split).nats_per_character
 
@@ -336,7 +336,7 @@ def test_calibration_of_labels_that_the_model_itself_wrote(model: GPT, trained: 
                                                            corpora: dict[str, Corpus]) -> None:
     """Accuracy equals confidence, and loss equals entropy, within sampling error."""
     generator = torch.Generator().manual_seed(0)
-    inputs_BT = corpora["shakespeare"].test.ids_N[:1600].view(50, 32)
+    inputs_BT = corpora["shakespeare"].test.ids_N[:1600].long().view(50, 32)
     with torch.no_grad():
         logits_NV = model(inputs_BT).flatten(0, 1)
     labels_N = torch.multinomial(logits_NV.softmax(-1), 1, generator=generator).squeeze(1)

@@ -18,6 +18,7 @@ from nanogpt.evaluation.generations import (
 )
 from nanogpt.model.checkpoint import Checkpoint
 from nanogpt.text.corpus import Corpus, make_split
+from nanogpt.text.vocabulary import Vocabulary
 
 
 def test_a_batch_of_texts_is_scored_as_each_by_itself(trained: Checkpoint) -> None:
@@ -38,7 +39,7 @@ def test_variety(text: str, distinct: float) -> None:
 def test_the_classifier_tells_held_out_passages_apart(corpora: dict[str, Corpus]) -> None:
     classifier = fit_classifier(corpora, 100)
     assert classifier.accuracy > 0.9
-    tests = {name: corpus.test.text for name, corpus in corpora.items()}
+    tests = {name: corpus.test for name, corpus in corpora.items()}
     passages, names = labelled_passages(tests, 100, 15)
     guesses = classifier.domains_of(passages)
     assert sum(a == b for a, b in zip(guesses, names, strict=True)) / len(names) > 0.85
@@ -46,7 +47,9 @@ def test_the_classifier_tells_held_out_passages_apart(corpora: dict[str, Corpus]
 
 
 def test_passages_do_not_overlap_and_cover_the_text() -> None:
-    passages, names = labelled_passages({"a": "0123456789", "b": "xy"}, 3, 2)
+    vocabulary = Vocabulary("0123456789")
+    splits = {name: make_split(text, vocabulary) for name, text in (("a", "0123456789"), ("b", "xy"))}
+    passages, names = labelled_passages(splits, 3, 2)
     assert passages == ["012", "567", "xy"] and names == ["a", "a", "b"]
 
 

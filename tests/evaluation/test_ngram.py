@@ -102,8 +102,9 @@ def test_tables_of_unigram_and_bigram_are_the_losses(corpora: dict[str, Corpus])
     ngram = fit_ngram(corpus.train, 2)
     log_p_V, log_p_VV = table_log_p(ngram)
     losses_by_order = ngram_losses(ngram, corpus.test)
-    torch.testing.assert_close(-log_p_V[corpus.test.ids_N], losses_by_order[0])
-    torch.testing.assert_close(-log_p_VV[corpus.test.previous_N, corpus.test.ids_N], losses_by_order[1])
+    ids_N = corpus.test.ids_N.long()
+    torch.testing.assert_close(-log_p_V[ids_N], losses_by_order[0])
+    torch.testing.assert_close(-log_p_VV[corpus.test.previous_N, ids_N], losses_by_order[1])
     torch.testing.assert_close(log_p_VV.exp().sum(1), torch.ones(len(corpus.vocabulary), dtype=torch.float64))
 
 

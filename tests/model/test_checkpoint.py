@@ -58,7 +58,7 @@ def test_the_names_say_step_and_domain(trained: Checkpoint) -> None:
 @torch.no_grad()
 def test_a_built_model_predicts_as_the_trained_one_did(trained: Checkpoint, path: Path,
                                                        corpora: dict[str, Corpus]) -> None:
-    ids_BT = corpora["wikipedia"].test.ids_N[:64].view(2, 32)
+    ids_BT = corpora["wikipedia"].test.ids_N[:64].long().view(2, 32)
     first, second = trained.build(), load_checkpoint(path).build()
     assert not first.training and torch.equal(first(ids_BT), second(ids_BT))
     first.head.weight.add_(1)

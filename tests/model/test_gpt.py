@@ -31,8 +31,8 @@ def test_a_later_character_changes_no_earlier_logit_and_every_later_one(noisy_mo
 
 @torch.no_grad()
 def test_a_trained_model_is_causal_in_float32(trained: Checkpoint, corpora: dict[str, Corpus]) -> None:
-    model, ids_T = trained.build(), corpora["shakespeare"].test.ids_N[:32]
-    other_T = torch.cat((ids_T[:20], corpora["math"].test.ids_N[:12]))
+    model, ids_T = trained.build(), corpora["shakespeare"].test.ids_N[:32].long()
+    other_T = torch.cat((ids_T[:20], corpora["math"].test.ids_N[:12].long()))
     torch.testing.assert_close(model(other_T[None])[:, :20], model(ids_T[None])[:, :20], rtol=1e-6, atol=1e-6)
 
 

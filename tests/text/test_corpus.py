@@ -68,7 +68,7 @@ def test_splits_are_stretches_of_the_text_and_no_character_is_in_two(texts: list
                     begin = marked.index(known, begin - len(context) + 1) + len(context)
                 free[begin:begin + len(part)] = [""] * len(part)
             used += len(split)
-            assert torch.equal(split.ids_N, corpus.vocabulary.encode(split.text)) and len(split) == len(split.ids_N)
+            assert torch.equal(split.ids_N.long(), corpus.vocabulary.encode(split.text))
             assert split.n_bytes == len(split.text.encode()) and len(split.units_N) == len(split)
         assert free.count("") == used
         sizes.append(corpus.row()["used_bytes"])
@@ -166,7 +166,7 @@ def test_a_spread_part_of_a_split_comes_from_everywhere_and_is_its_own_part(corp
         if not 0 < characters < len(split):
             assert part is split
             continue
-        assert torch.equal(part.ids_N, split.vocabulary.encode(part.text))
+        assert torch.equal(part.ids_N.long(), split.vocabulary.encode(part.text))
         assert len(part) == pytest.approx(max(64, characters), rel=0.35) or len(split.pieces) == 1
         again = part if characters == 1 else split.spread(len(part))
         assert again.text == part.text and len(again.pieces) == len(part.pieces)
@@ -185,7 +185,7 @@ ALPHABET = Vocabulary("\n" + PLACES)
 def check_pieces(split: Split, stretches: list[Stretch], least_context: int) -> None:
     """Each piece, and what is read before it, stood so in the text; so did the id before each character."""
     assert split.text == "".join(split.text[piece.begin:piece.end] for piece in split.pieces)
-    assert torch.equal(split.ids_N, ALPHABET.encode(split.text)) and len(split.units_N) == len(split)
+    assert torch.equal(split.ids_N.long(), ALPHABET.encode(split.text)) and len(split.units_N) == len(split)
     before = []
     for piece in split.pieces:
         context, part = ALPHABET.decode(piece.context_C.tolist()), split.text[piece.begin:piece.end]

@@ -16,7 +16,7 @@ LETTERS = Vocabulary("\nabcdefghijklmnopqrstuvwxyz")
 def scored(split: Split, block_size: int) -> list[tuple[str, str]]:
     """What was read before each scored character, and the character."""
     found = []
-    windows = scoring_windows(split, block_size)
+    windows = scoring_windows(split, block_size).all()
     for inputs_T, targets_T, scored_T, inside_T in zip(*windows, strict=True):
         assert not (scored_T & ~inside_T).any()
         for place in scored_T.nonzero().flatten().tolist():
@@ -51,7 +51,7 @@ def test_a_piece_is_read_after_its_context_and_never_after_another_piece(block_s
 
 
 def test_an_empty_text_has_no_windows() -> None:
-    assert len(scoring_windows(make_split("", LETTERS), 4).inputs_BT) == 0
+    assert len(scoring_windows(make_split("", LETTERS), 4)) == 0
 
 
 def test_offsets_are_in_bounds_and_an_epoch_does_not_repeat_for_any_small_text() -> None:
