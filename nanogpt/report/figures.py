@@ -55,7 +55,7 @@ FIGURES = (
         "(marked). Right: validation bits per UTF-8 byte. Lower is better.",
         training.training_curves, phases=("train",)),
     StudyFigure(
-        "zero_shot_matrix", "zero-shot", ("zero_shot",),
+        "zero_shot_matrix", "matrix", ("zero_shot",),
         "Each model (row) on each domain's test text (column), none of it seen in training. Bits per UTF-8 byte, every "
         "character scored once; the best model for a text is bold. Lower is better.",
         zero_shot.zero_shot_matrix),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator, Mapping
+from typing import Any
 
 import pandas as pd
 from scipy.special import stdtr
@@ -16,15 +17,15 @@ SIGNIFICANCE = 0.05
 OUTLIER = 0.01
 LEAKED_SHARE = 0.01
 """A test text of which a training text holds more than this is warned of."""
+WARNING = "Warning"
+"""How a sentence begins that the page never folds away."""
 NAMED_LEAKS = 4
 """Of all leaks, how many are named in one sentence."""
 
 
 def findings(tables: StudyTables) -> list[str]:
     """Return what the tables say, in sentences; a table that is missing leaves its sentences out."""
-    zero_shot = tables.table("zero_shot")
-    if len(zero_shot):     # the reference trained on all domains is at home on none
-        zero_shot = zero_shot[zero_shot["source"] != JOINT]
+    zero_shot = of_domains(tables.table("zero_shot"))
     return [*_of_leaks(tables.table("leakage")), *_of_training(zero_shot), *_of_best_models(zero_shot),
             *_of_entropy(zero_shot), *ahead_findings(tables.table("comparisons")),
             *seed_findings(tables.table("zero_shot_means")), *outlier_findings(tables.by_seed("zero_shot")),
@@ -39,23 +40,49 @@ def ahead_findings(comparisons: pd.DataFrame) -> Iterator[str]:
     """Yield how far each domain's own model of the latest stage is ahead of the nearest rival of each kind."""
     if comparisons.empty:
         return
-    last = max(comparisons["stage"], key=lambda stage: STAGE_ORDER.index(stage) if stage in STAGE_ORDER else -1)
+    last = latest_stage(comparisons)
     rows = comparisons[comparisons["stage"] == last]
     kinds = rows["rival"].map({STRONGEST_COUNTS: f"a {STRONGEST_COUNTS}", JOINT: "the model of all domains"})
     clauses = []
     for kind, rivals in rows.groupby(kinds.fillna("the next model"), sort=False):
-        parts, ahead = [], []
-        for _, group in rivals.groupby("target", sort=False):
-            nearest = group.loc[group["ahead_bits_per_byte"].idxmin()]
-            parts.append(f"{nearest['ahead_bits_per_byte']:+.2f} ({nearest['ahead_low']:+.2f} to "
-                         f"{nearest['ahead_high']:+.2f}) on {nearest['target']}"
-                         + (f" against {nearest['rival']}" if rivals["rival"].nunique() > 1 else ""))
-            ahead.append(nearest["p_holm"] < SIGNIFICANCE and nearest["ahead_low"] > 0)
-        clauses.append(f"{kind} by {listed(parts)} (ahead in {sum(ahead)} of {len(ahead)})")
+        nearest = nearest_rivals(rivals)
+        parts = [f"{row['ahead_bits_per_byte']:+.2f} ({row['ahead_low']:+.2f} to {row['ahead_high']:+.2f}) on "
+                 f"{row['target']}" + (f" against {row['rival']}" if rivals["rival"].nunique() > 1 else "")
+                 for row in nearest]
+        clauses.append(f"{kind} by {listed(parts)} (ahead in {sum(map(is_ahead, nearest))} of {len(nearest)})")
     seeds = f" and {rows['seeds'].iloc[0]} trainings of each domain" if rows["seeds"].iloc[0] > 1 else ", one training"
     yield (f"On the same characters, each domain's own {last} model leads {'; '.join(clauses)}: bits per byte, 95 % "
            f"intervals over {_span(rows['units'], 'd')} units of text{seeds}; ahead is a lead whose "
            f"lower limit is above 0 and that holds after Holm's correction over {len(rows)} comparisons.")
+
+
+def of_domains(zero_shot: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of the domains' own models: the reference trained on all domains is at home on none."""
+    return zero_shot[zero_shot["source"] != JOINT] if len(zero_shot) else zero_shot
+
+
+def latest_stage(comparisons: pd.DataFrame) -> str:
+    """Return the stage of the rows that comes last in a training; one that a user named comes before those."""
+    return max(comparisons["stage"], key=lambda stage: STAGE_ORDER.index(stage) if stage in STAGE_ORDER else -1)
+
+
+def nearest_rivals(comparisons: pd.DataFrame) -> list[dict[Hashable, Any]]:
+    """Return for each target the row of the rival over which its own model's lead is smallest."""
+    return [row for _, group in comparisons.groupby("target", sort=False)
+            for row in group.nsmallest(1, "ahead_bits_per_byte").to_dict("records")]
+
+
+def is_ahead(row: Mapping[Hashable, Any]) -> bool:
+    """Say whether a lead has a lower limit above 0 and holds after Holm's correction over its stage."""
+    return bool(row["p_holm"] < SIGNIFICANCE and row["ahead_low"] > 0)
+
+
+def overconfidence(zero_shot: pd.DataFrame) -> tuple[pd.Series[float], pd.Series[float]]:
+    """Return confidence less accuracy of the last models: on their own texts, and on those of other domains."""
+    if zero_shot.empty or "overconfidence" not in zero_shot:
+        return pd.Series(dtype=float), pd.Series(dtype=float)
+    last = last_steps(zero_shot, "source")
+    return own_texts(last)["overconfidence"].dropna(), _other_texts(last)["overconfidence"].dropna()
 
 
 def seed_findings(means: pd.DataFrame) -> Iterator[str]:
@@ -197,11 +224,12 @@ def _of_temperatures(zero_shot: pd.DataFrame) -> Iterator[str]:
         return
     last = last_steps(zero_shot, "source")
     own, away = own_texts(last), _other_texts(last)
+    parts = [f"{_span(100 * values, '+.1f')} points {where} (mean {100 * values.mean():+.1f})"
+             for values, where in zip(overconfidence(zero_shot), ("at home", "away"), strict=True)]
     if len(own) and len(away):
         yield (f"The temperature that fits best at the end is {_span(own['temperature'])} on the own domain and "
                f"{_span(away['temperature'])} on the others (1: calibrated, above: overconfident); confidence less "
-               f"accuracy is {_span(100 * own['overconfidence'], '+.1f')} points at home and "
-               f"{_span(100 * away['overconfidence'], '+.1f')} away.")
+               f"accuracy is {listed(parts)}.")
 
 
 def _of_counting(zero_shot: pd.DataFrame) -> Iterator[str]:
@@ -253,7 +281,7 @@ def _of_leaks(leakage: pd.DataFrame) -> Iterator[str]:
     told = leaks(leakage)
     if told:
         more = [f"{len(told) - NAMED_LEAKS} more"] if len(told) > NAMED_LEAKS else []
-        yield (f"Warning: test text was seen in training. {listed([*told[:NAMED_LEAKS], *more])}; a loss there also "
+        yield (f"{WARNING}: test text was seen in training. {listed([*told[:NAMED_LEAKS], *more])}; a loss there also "
                "measures what was memorised.")
 
 

@@ -17,8 +17,9 @@ from PIL import Image
 
 from nanogpt.config import ATTRIBUTION_CATALOGUE
 from nanogpt.report.attribution_map import interactive_map
+from nanogpt.report.cards import cards
 from nanogpt.report.figures import draw, prompt_figure_name, section_figures
-from nanogpt.report.findings import findings
+from nanogpt.report.findings import WARNING, findings
 from nanogpt.report.style import domain_colors
 from nanogpt.report.tables import StudyTables, last_steps
 from nanogpt.report.wording import attributed_scores, attributed_value, listed, spaced, visible
@@ -60,6 +61,14 @@ class Section:
 
 
 SECTIONS = (
+    Section("matrix", "Who predicts what", origins=("zero_shot",)),
+    Section("generations", "Generations",
+            "The same prompt, temperature and seed for every model. Move the slider to see a model learn to write; a "
+            "column shows the newest checkpoint at or before that step.",
+            template="generations.html", numbers=(
+                Numbers("writing", "Each text under every model: loss, entropy, variety, what is copied, and the "
+                                   "domain it reads like"),),
+            origins=("generations", "writing")),
     Section("corpora", "Corpora", "Validation and test are pieces from everywhere in each text, whole documents or its "
             "end, as the setting <code>split</code> says; the rest is for training.",
             numbers=(Numbers("corpora", "Corpora", open=True),)),
@@ -95,13 +104,6 @@ SECTIONS = (
                          "completeness_gap", "spearman_step_0", "fails_sanity"),
                         lambda frame: last_steps(frame, "domain")),),
             origins=("attribution_summary", "method_agreement")),
-    Section("generations", "Generations",
-            "The same prompt, temperature and seed for every model. Move the slider to see a model learn to write; a "
-            "column shows the newest checkpoint at or before that step.",
-            template="generations.html", numbers=(
-                Numbers("writing", "Each text under every model: loss, entropy, variety, what is copied, and the "
-                                   "domain it reads like"),),
-            origins=("generations", "writing")),
 )
 
 
@@ -117,9 +119,12 @@ def render(tables: StudyTables, drawn: Mapping[str, bytes] | None = None) -> str
     own_templates = {"attribution.html": interactive_map(tables.table("attribution")),
                      "generations.html": generations_by_prompt(tables.table("generations"))}
     every = [section_content(section, tables, images, own_templates.get(section.template)) for section in SECTIONS]
-    colors = domain_colors(tables.domain_order)
+    colors, told = domain_colors(tables.domain_order), findings(tables)
     return pages.get_template("report.html").render(
-        study=tables, findings=findings(tables), sections=[section for section in every if has_content(section)],
+        study=tables, cards=cards(tables), figures=set(images),
+        sections=[section for section in every if has_content(section)],
+        warnings=[sentence for sentence in told if sentence.startswith(WARNING)],
+        findings=[sentence for sentence in told if not sentence.startswith(WARNING)],
         colors={name: colors[name] for name in tables.domains}, visible=visible, runs=runs,
         value=attributed_value(tables), unsigned=listed([spaced(name) for name in unsigned_methods(tables)]))
 
@@ -128,7 +133,7 @@ def section_content(section: Section, tables: StudyTables, images: Mapping[str, 
                     data: Mapping[str, Any] | None) -> dict[str, Any]:
     """Return what the template shows of a section; `data` is what its own template shows."""
     def picture(name: str, caption: str) -> dict[str, str]:
-        return {"caption": caption, "image": images[name]}
+        return {"name": name, "caption": caption, "image": images[name]}
 
     prompt_source = "the user's file" if tables.setting("prompts") else "the test texts"
     figures = section_figures(section.name)
