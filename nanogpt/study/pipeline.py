@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from nanogpt.config import RESUME_AUTO, Config
 from nanogpt.report import figures
 from nanogpt.report.findings import findings
+from nanogpt.report.headlines import headlines
 from nanogpt.report.page import render
 from nanogpt.report.tables import StudyTables
 from nanogpt.study.attribute import attribute_models
@@ -25,7 +26,7 @@ from nanogpt.text.corpus import Corpus
 from nanogpt.tracking import registry
 from nanogpt.tracking.environment import environment
 from nanogpt.tracking.resumption import cells_below, stopped_study
-from nanogpt.tracking.run import CELL, WHOLE, TrackedRun, open_run
+from nanogpt.tracking.run import CELL, WHOLE, TrackedRun, key, open_run
 from nanogpt.transfer.tables import sentences
 
 log = logging.getLogger("nanogpt")
@@ -124,6 +125,7 @@ def publish_page(run: TrackedRun, page: StudyTables, drawn: Mapping[str, bytes] 
     for name, image in images.items():
         run.bytes(image, f"figures/{name}.png")
     run.text(render(page, images), "report.html")
+    run.metrics({key("study", name): value for name, value in headlines(page).items()})
     page_findings = findings(page)
     run.describe("\n".join(["### Findings", *(f"- {sentence}" for sentence in page_findings),
                             "\nThe whole story is in the artifact `report.html`."]))

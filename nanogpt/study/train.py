@@ -263,6 +263,7 @@ def finish(training: TrackedTraining, study: Study) -> list[StudiedModel]:
     validation = {row["step"]: row["validation_bits_per_byte"] for row in rows if row["step"] in models}
     aliases = alias_all(models, validation, training, "" if config.seed == study.config.seed else
                         f"{registry.SEED}{config.seed}")
+    registry.write_card(registry.model_name(corpus.name))
     run.describe(f"Trained on **{corpus.name}** for {config.train.max_steps} steps.\n\n"
                  f"- validation: **{rows[-1]['validation_bits_per_byte']:.3f} bits per byte**\n"
                  f"- registered as `{registry.model_name(corpus.name)}`: "

@@ -328,3 +328,4 @@ def register_pair(logged: LoggedPair, config: Config) -> None:
                         "") or registry.log_model(adapted, logged.path, facts | tags, run.id)
         run.metrics({"transfer/validation_bits_per_byte": best.loss}, adapted.step, model_id)
     registry.set_alias(registry.best_of(registry.register(adapted, model_id, run.id, tags)), "best")
+    registry.write_card(registry.model_name(adapted.domain))

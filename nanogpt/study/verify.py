@@ -43,6 +43,7 @@ def promote_version(uri: str, alias: str, device: str) -> str:
     wrong = list(faults(version, device))
     require(not wrong, f"{version.uri} must be what the registry says of it before it is called {alias}", wrong)
     registry.set_alias(version.uri, alias)
+    registry.write_card(version.name)
     return version.uri
 
 

@@ -24,6 +24,7 @@ from nanogpt.model.checkpoint import Checkpoint, load_checkpoint
 from nanogpt.model.safetensors_io import load_safetensors
 from nanogpt.serving import pyfunc as serving
 from nanogpt.serving.bundle import Bundle, write_bundle
+from nanogpt.tracking import cards
 from nanogpt.tracking.download import downloaded
 from nanogpt.tracking.new_store import create_missing_store
 from nanogpt.tracking.scratch import scratch_folder
@@ -63,7 +64,7 @@ def log_model(checkpoint: Checkpoint, path: Path, tags: Mapping[str, Any], run_i
     """
     code = served_code()
     info = Model.log(
-        None, flavor=SavedUnasked(), run_id=run_id, name=f"{checkpoint.domain}-{path.stem}",
+        None, flavor=SavedUnasked(), run_id=run_id, name=cards.logged_name(checkpoint, tags),
         loader_module=code.loader.stem, data_path=str(path),
         code_paths=[str(file) for file in code], signature=serving.SIGNATURE, input_example=serving.EXAMPLE,
         step=checkpoint.step, validate_serving_input=False,
@@ -90,7 +91,7 @@ def register(checkpoint: Checkpoint, model_id: str, run_id: str, tags: Mapping[s
         make_registered_model(name, checkpoint.domain)
         mlflow.MlflowClient().create_model_version(
             name, source=f"models:/{model_id}", model_id=model_id, run_id=run_id,
-            description=describe(checkpoint, tags),
+            description=cards.version_card(checkpoint, tags, model_id),
             tags={"domain": checkpoint.domain} | same | {tag: str(value) for tag, value in tags.items()})
         numbers = same_versions(name, same)
     for number in numbers[1:]:
@@ -109,9 +110,9 @@ def make_registered_model(name: str, domain: str) -> None:
     """Make the registered model of a domain, unless it is there by now."""
     client = mlflow.MlflowClient()
     if not client.search_registered_models(f"name = '{name}'"):
-        about = f"Checkpoints of character-level GPTs trained on {domain}: prompts in, text out. {serving.LIMITS}"
         with suppress_code("RESOURCE_ALREADY_EXISTS"):
-            client.create_registered_model(name, tags={"domain": domain}, description=about)
+            client.create_registered_model(name, tags={"domain": domain},
+                                           description=cards.model_card(name, domain, []))
 
 
 def logged_models(run_id: str, experiment_id: str) -> list[tuple[str, Mapping[str, str]]]:
@@ -120,11 +121,16 @@ def logged_models(run_id: str, experiment_id: str) -> list[tuple[str, Mapping[st
     return [(model.model_id, model.tags) for model in models if model.status == LoggedModelStatus.READY]
 
 
-def describe(checkpoint: Checkpoint, tags: Mapping[str, Any]) -> str:
-    """Write the version's line in the UI."""
-    of = f" of {checkpoint.notes['max_steps']}" if "max_steps" in checkpoint.notes else ""
-    score = f", {tags['bits_per_byte']} bits per byte on validation" if "bits_per_byte" in tags else ""
-    return f"Step {checkpoint.step}{of}{score}"
+def write_card(name: str) -> None:
+    """Write the description of a registered model anew, with its aliases by step; a person's own words stay."""
+    client = mlflow.MlflowClient()
+    model, by_number = client.get_registered_model(name), {str(version.version): version for version in versions(name)}
+    domain = model.tags.get("domain", name)
+    if (model.description or "").startswith(cards.first_line(domain)):
+        scores = [(alias, by_number[str(number)].tags) for alias, number in model.aliases.items()
+                  if str(number) in by_number]
+        scores.sort(key=lambda score: (number_in(score[1], "step"), score[0] == "best"))
+        client.update_registered_model(name, cards.model_card(name, domain, scores))
 
 
 def versions(name: str, rule: str = "") -> Sequence[Any]:

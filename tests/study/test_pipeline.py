@@ -30,6 +30,7 @@ from nanogpt.commands.transfer import transfer
 from nanogpt.commands.tune import tune
 from nanogpt.config import make_config
 from nanogpt.report import page as report
+from nanogpt.report.headlines import HEADLINES
 from nanogpt.study import train as training_phase
 from nanogpt.study.archive import read_study
 from nanogpt.study.inputs import study_corpora
@@ -132,6 +133,7 @@ def test_the_best_adapted_model_of_each_pair_is_registered_with_its_parent(clien
     assert len(transfers) == (3 + 3 * 2 * 2) * 2 and set(transfers["view"]) == {"tuned", "fixed"}
     for source, target in itertools.permutations(DOMAINS, 2):
         best = client.get_model_version_by_alias(f"nanogpt-{source}-to-{target}", "best")
+        assert f"models:/nanogpt-{source}-to-{target}@best" in client.get_registered_model(best.name).description
         parent = registry.load(best.tags["parent"])
         adapted = registry.load(f"models:/{best.name}@best")
         assert parent.domain == source and adapted.notes["parent_sha256"] == parent.sha256
@@ -182,6 +184,7 @@ def test_the_study_keeps_tables_figures_and_a_report(client: MlflowClient) -> No
     report = Path(mlflow.artifacts.download_artifacts(run_id=study.info.run_id, artifact_path="report.html"))
     assert all(name in report.read_text("utf-8") for name in DOMAINS)
     assert "Findings" in study.data.tags["mlflow.note.content"]
+    assert {name for name in study.data.metrics if name.startswith("study/")} == {f"study/{name}" for name in HEADLINES}
     others = client.search_runs([study.info.experiment_id], max_results=500)
     assert {run.data.tags["phase"] for run in others if not run.data.tags.get("mlflow.note.content")} <= {"trial"}
     address = study.data.tags.get("mlflow.source.git.repoURL", "")
