@@ -63,15 +63,15 @@ class Section:
 SECTIONS = (
     Section("matrix", "Who predicts what", origins=("zero_shot",)),
     Section("generations", "Generations",
-            "The same prompt, temperature and seed for every model. Move the slider to see a model learn to write; a "
-            "column shows the newest checkpoint at or before that step.",
+            "The same prompt, temperature and seed for every model. Move the slider, or play, to see a model "
+            "learn to write; a column shows the newest checkpoint at or before that step.",
             template="generations.html", numbers=(
                 Numbers("writing", "Each text under every model: loss, entropy, variety, what is copied, and the "
                                    "domain it reads like"),),
             origins=("generations", "writing")),
     Section("corpora", "Corpora", "Validation and test are pieces from everywhere in each text, whole documents or its "
-            "end, as the setting <code>split</code> says; the rest is for training.",
-            numbers=(Numbers("corpora", "Corpora", open=True),)),
+            "end, as the setting “split” says; the rest is for training.",
+            template="corpora.html", numbers=(Numbers("corpora", "Corpora", open=True),)),
     Section("training", "Training", origins=("training",)),
     Section("zero-shot", "Zero-shot", numbers=(
         Numbers("zero_shot", "The numbers", (*CHECKPOINT, "bits_per_byte", "bits_per_byte_low", "bits_per_byte_high",
@@ -116,8 +116,10 @@ def render(tables: StudyTables, drawn: Mapping[str, bytes] | None = None) -> str
     pages = jinja2.Environment(loader=folder, autoescape=True, trim_blocks=True, lstrip_blocks=True,
                                undefined=jinja2.StrictUndefined)
     runs = {run_id: {"name": name, "path": path} for name, (run_id, path) in tables.links.items()}
-    own_templates = {"attribution.html": interactive_map(tables.table("attribution")),
-                     "generations.html": generations_by_prompt(tables.table("generations"))}
+    own_templates: dict[str, Mapping[str, Any]] = {
+        "attribution.html": interactive_map(tables.table("attribution")),
+        "corpora.html": excerpts_by_domain(tables.table("excerpts")),
+        "generations.html": generations_by_prompt(tables.table("generations"))}
     every = [section_content(section, tables, images, own_templates.get(section.template)) for section in SECTIONS]
     colors, told = domain_colors(tables.domain_order), findings(tables)
     return pages.get_template("report.html").render(
@@ -191,6 +193,11 @@ def grid(frame: pd.DataFrame, columns: tuple[str, ...] = ()) -> dict[str, Any]:
                for row in frame[chosen].astype(object).itertuples(index=False, name=None)]
     return {"heads": [name.replace("_", " ").replace("sha256", "SHA-256") for name in chosen], "rows": records,
             "numeric": [pd.api.types.is_numeric_dtype(frame[name]) for name in chosen]}
+
+
+def excerpts_by_domain(excerpts: pd.DataFrame) -> dict[str, str]:
+    """Return domain to a few lines of its text; {} where none is."""
+    return dict(zip(excerpts["domain"], excerpts["text"], strict=True)) if len(excerpts) else {}
 
 
 def generations_by_prompt(generations: pd.DataFrame) -> dict[str, Any]:

@@ -11,11 +11,11 @@ import pandas as pd
 
 from nanogpt.config import STAGE_SHARES, settings
 
-TABLES = ("corpora", "training", "zero_shot", "generations", "top_characters", "transfer_curves", "transfers", "trials",
-          "transfer_measures", "stage_comparisons", "attribution", "breakdown", "reliability", "baselines", "distances",
-          "leakage", "comparisons", "zero_shot_means", "specialisation", "writing", "attribution_summary",
-          "faithfulness", "deletion_curves", "seed_agreement", "method_agreement", "attribution_domains",
-          "attribution_words")
+TABLES = ("corpora", "excerpts", "training", "zero_shot", "generations", "top_characters", "transfer_curves",
+          "transfers", "trials", "transfer_measures", "stage_comparisons", "attribution", "breakdown", "reliability",
+          "baselines", "distances", "leakage", "comparisons", "zero_shot_means", "specialisation", "writing",
+          "attribution_summary", "faithfulness", "deletion_curves", "seed_agreement", "method_agreement",
+          "attribution_domains", "attribution_words")
 BY_SEED = ("training", "transfers", "transfer_curves", "trials")
 """Tables whose figures and measures tell seeds apart themselves."""
 SHOWN_OF_ONE_SEED = ("generations", "top_characters", "attribution", "writing")

@@ -71,6 +71,7 @@ def run_study(corpora: Mapping[str, Corpus], config: Config, resume: str = RESUM
         run.introduce(INTRODUCTION.format(page=run.page[1:]))
         run.datasets(map(text_dataset, corpora.values()), "study")
         study.tables.add("corpora", (corpus.row() for corpus in corpora.values()))
+        study.tables.add("excerpts", ({"domain": name, "text": corpus.excerpt()} for name, corpus in corpora.items()))
         for number, phase in enumerate(PHASES, start=1):
             say_phase(number, phase.title, began)
             phase.run(study)

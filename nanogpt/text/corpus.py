@@ -27,6 +27,7 @@ LEAST_SCORED = 64
 """Characters that are scored of a piece at the least: what is read before them is as much again."""
 LAST_OF_BYTES = np.array([0x7F, 0x7FF, 0xFFFF])
 """The last code points that UTF-8 writes in one, two and three bytes."""
+EXCERPT_LINES, EXCERPT_CHARACTERS = 6, 480
 LEAST_DOCUMENTS = 8
 """With fewer, whole documents in validation and test would be one or two."""
 
@@ -175,6 +176,18 @@ class Corpus:
     def character_counts_V(self) -> Tensor:
         """Count how often each character of the vocabulary occurs in the training split, `<unk>` first."""
         return torch.bincount(self.train.ids_N, minlength=len(self.vocabulary))
+
+    def excerpt(self) -> str:
+        """Return a few lines of the training text, from the begin of a line near its middle on.
+
+        At most EXCERPT_LINES and EXCERPT_CHARACTERS; a text without line ends gives characters from its middle.
+        """
+        piece = self.train.pieces[len(self.train.pieces) // 2]
+        first, last = piece.at, piece.at + piece.end - piece.begin
+        middle = (first + last) // 2
+        begin = piece.source.rfind("\n", first, middle) + 1 or middle
+        shown = piece.source[begin:min(last, begin + EXCERPT_CHARACTERS)]
+        return "\n".join(shown.split("\n")[:EXCERPT_LINES]).rstrip()
 
     def row(self) -> dict[str, object]:
         """Return the row of the corpora table."""

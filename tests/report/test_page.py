@@ -26,7 +26,8 @@ from nanogpt.report.plots.panels import png
 from nanogpt.report.tables import TABLES, StudyTables
 
 SECTIONS_OF_TABLES = {
-    "corpora": {"corpora"}, "training": {"training"}, "zero_shot": {"matrix", "zero-shot", "confidence"},
+    "corpora": {"corpora"}, "excerpts": {"corpora"}, "training": {"training"},
+    "zero_shot": {"matrix", "zero-shot", "confidence"},
     "breakdown": {"zero-shot"}, "baselines": {"zero-shot"}, "distances": {"zero-shot"}, "leakage": {"zero-shot"},
     "comparisons": {"zero-shot"}, "zero_shot_means": {"zero-shot"}, "specialisation": {"zero-shot"},
     "reliability": {"confidence"},
@@ -120,6 +121,12 @@ def test_what_a_model_writes_stays_text(study: StudyTables) -> None:
     assert Page(text).tags.count("script") == 5
     data = json.loads(re.search(r'id="written">(.*?)</script>', text, re.DOTALL)[1])  # type: ignore[index]
     assert "<script>" in data["items"][0]["text"] and data["steps"] == sorted(data["steps"])
+
+
+def test_excerpts_stand_with_their_corpora_and_stay_text(study: StudyTables) -> None:
+    corpora = render(study, {}).split('<section id="corpora"')[1].split("<section")[0]
+    for name in DOMAINS:
+        assert f"<pre>{name} begins &amp; goes on\nin &lt;b&gt;lines&lt;/b&gt;</pre>" in corpora
 
 
 @pytest.mark.parametrize("name", TABLES)

@@ -165,7 +165,7 @@ def test_a_model_loads_by_name_in_a_fresh_process_elsewhere(store: Path, tmp_pat
 def test_the_study_keeps_tables_figures_and_a_report(client: MlflowClient) -> None:
     (study,) = runs(client, "study")
     tables = {Path(item.path).stem for item in client.list_artifacts(study.info.run_id, "tables")}
-    assert tables == {"corpora", "training", "zero_shot", "generations", "top_characters", "transfers",
+    assert tables == {"corpora", "excerpts", "training", "zero_shot", "generations", "top_characters", "transfers",
                       "transfer_curves", "trials", "transfer_measures", "stage_comparisons", "attribution",
                       "breakdown", "reliability", "baselines", "distances", "leakage", "comparisons",
                       "zero_shot_means", "specialisation", "writing", "attribution_summary", "faithfulness",
@@ -179,6 +179,8 @@ def test_the_study_keeps_tables_figures_and_a_report(client: MlflowClient) -> No
     norms = attribution[attribution["method"] == "gradient_norm"]
     assert set(attribution["domain"]) == set(DOMAINS) and (norms["score"].astype(float) >= 0).all()
     assert norms[["domain", "step"]].drop_duplicates().shape[0] == 15, "every checkpoint is read"
+    excerpts = pd.read_csv(f"{study.info.artifact_uri}/tables/excerpts.csv")
+    assert set(excerpts["domain"]) == set(DOMAINS) and excerpts["text"].str.len().min() > 40
     corpora = pd.read_csv(f"{study.info.artifact_uri}/tables/corpora.csv")
     assert corpora["used_bytes"].max() < 1.02 * corpora["used_bytes"].min()
     report = Path(mlflow.artifacts.download_artifacts(run_id=study.info.run_id, artifact_path="report.html"))

@@ -87,6 +87,7 @@ def evaluation_tables(domains: tuple[str, ...] = DOMAINS) -> Tables:
                 "written_domain": source if home != "math" else home, "classifier_accuracy": 0.975}
                for source, home in itertools.product(domains, domains)]
     new = {"breakdown": parts, "reliability": bins, "baselines": counted, "comparisons": rivals,
+           "excerpts": [{"domain": name, "text": f"{name} begins & goes on\nin <b>lines</b>"} for name in domains],
            "zero_shot_means": means, "leakage": spans, "distances": apart, "specialisation": ahead, "writing": written}
     return {name: pd.DataFrame(rows) for name, rows in new.items()}
 

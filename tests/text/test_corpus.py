@@ -13,7 +13,18 @@ from support import domain_text
 
 from nanogpt.config import JOINT, SPLIT_WAYS, DataConfig
 from nanogpt.errors import UserError
-from nanogpt.text.corpus import SPLITS, Corpus, Split, joined, joint_corpus, make_corpora, make_split, split_of
+from nanogpt.text.corpus import (
+    EXCERPT_CHARACTERS,
+    EXCERPT_LINES,
+    SPLITS,
+    Corpus,
+    Split,
+    joined,
+    joint_corpus,
+    make_corpora,
+    make_split,
+    split_of,
+)
 from nanogpt.text.sources import DomainText
 from nanogpt.text.splits import Stretch
 from nanogpt.text.vocabulary import Vocabulary
@@ -233,3 +244,13 @@ def test_before_a_text_and_before_none_stands_the_start() -> None:
         texts = [make_split(text, vocabulary) for text in ("ab", "", "b", "")]
         assert joined(texts).previous_N.tolist() == [start, a, start]
         assert texts[0].previous_N.tolist() == [start, a] and texts[1].previous_N.tolist() == [] and b != a
+
+
+def test_an_excerpt_is_a_few_whole_lines_of_the_training_text() -> None:
+    lines = [f"line {k} of the text" for k in range(400)]
+    corpus = make_corpora([domain_text("x", "\n".join(lines))], DataConfig(min_count=1), 8)["x"]
+    shown = corpus.excerpt().split("\n")
+    begin = lines.index(shown[0])
+    assert shown == lines[begin:begin + EXCERPT_LINES] and corpus.excerpt() in corpus.train.text
+    endless = make_corpora([domain_text("x", "ab " * 2000)], DataConfig(min_count=1), 8)["x"].excerpt()
+    assert 0 < len(endless) <= EXCERPT_CHARACTERS and set(endless) == set("ab ")
