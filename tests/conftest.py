@@ -8,15 +8,13 @@ from pathlib import Path
 import mlflow
 import pytest
 import torch
-from support import domain_text, log_file, make_noisy_model
+from support import domain_text, make_model_store, make_noisy_model
 
 from nanogpt.config import Config, ModelConfig, make_config
 from nanogpt.model.checkpoint import Checkpoint
 from nanogpt.model.gpt import GPT
 from nanogpt.text.corpus import Corpus, make_corpora
 from nanogpt.text.sources import DomainText, load_domain
-from nanogpt.tracking import registry
-from nanogpt.tracking.run import open_run
 from nanogpt.training.loop import train
 
 torch.set_num_threads(1)  # two OpenMP threads wait for each other for seconds where another process keeps a core busy
@@ -65,18 +63,7 @@ def noisy_model() -> GPT:
 @pytest.fixture(scope="session")
 def model_store(checkpoints: list[Checkpoint], tmp_path_factory: pytest.TempPathFactory) -> str:
     """The address of a store where the tiny training's checkpoints are registered as nanogpt-shakespeare."""
-    folder = tmp_path_factory.mktemp("models")
-    uri = f"sqlite:///{folder}/mlflow.db"
-    mlflow.set_tracking_uri(uri)
-    mlflow.set_experiment(experiment_id=mlflow.create_experiment("domains", str(folder / "mlruns")))
-    with open_run("train shakespeare") as run:
-        for checkpoint in checkpoints:
-            model_id = registry.log_model(checkpoint, log_file(run, checkpoint), {"step": checkpoint.step}, run.id)
-            version = registry.register(checkpoint, model_id, run.id, {"bits_per_byte": "4.0000"})
-            registry.set_alias(version, "early" if checkpoint.step else "late")
-    registry.set_alias(version, "late")
-    mlflow.set_tracking_uri(None)
-    return uri
+    return make_model_store(tmp_path_factory.mktemp("models"), checkpoints)
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from werkzeug.serving import BaseWSGIServer, make_server
 from nanogpt.apps.guards import client_waits, guard, question_of
 from nanogpt.attribution.maps import attribute
 from nanogpt.errors import UserError, require
+from nanogpt.evaluation.evaluate import mean_losses, score_split
 from nanogpt.model.allocator import keep_freed_memory
 from nanogpt.model.checkpoint import Checkpoint
 from nanogpt.model.generate import Sampling, texts_of, top_characters, writing
@@ -21,6 +22,7 @@ from nanogpt.model.gpt import GPT
 from nanogpt.report.style import domain_colors
 from nanogpt.serving.pyfunc import MOST_PROMPT_CHARACTERS, THREADS, cpu_threads, positions, targets
 from nanogpt.serving.turns import TURNS, Interrupted
+from nanogpt.text.corpus import make_split
 from nanogpt.text.sources import DOMAINS
 from nanogpt.tracking import registry
 from nanogpt.tracking.registry import Version
@@ -96,8 +98,20 @@ def read(uri: str, text: str) -> dict[str, Any]:
     return next(TURNS.in_turns(answer()))
 
 
+def score(uri: str, text: str) -> float:
+    """Return the bits per byte that the model pays for a text, as a study scores one. UserError where it is empty."""
+    checkpoint, model = opened(uri)
+    require(text != "", "prompt must have at least one character", text)
+    split = make_split(text, checkpoint.vocabulary)
+
+    def answer() -> Iterator[float]:
+        yield mean_losses(score_split(model, split).loss_N, split)[0]
+
+    return next(TURNS.in_turns(answer()))
+
+
 def create_app(versions: Sequence[Version]) -> Flask:
-    """Make the page `/` and its two questions, `/write` and `/read`. UserError where no training is registered."""
+    """Make the page `/` and its questions `/write`, `/read`, `/score`. UserError where no training is registered."""
     known = ladders(versions)
     require(bool(known), "registry must hold at least one training: run `mlflow run .` first", [])
     steps = sorted({step for ladder in known.values() for step in ladder})
@@ -114,7 +128,7 @@ def create_app(versions: Sequence[Version]) -> Flask:
         return Response(Path(__file__).with_name("demo.html").read_text("utf-8"), mimetype="text/html")
 
     def about() -> Response:
-        return jsonify(domains=domain_colors(known), steps=steps)
+        return jsonify(domains=list(domain_colors(known).items()), steps=steps)     # a list keeps its order
 
     def answer(kind: str) -> tuple[Response, int] | Response:
         try:
@@ -125,6 +139,8 @@ def create_app(versions: Sequence[Version]) -> Flask:
                 if kind == "write":
                     written = write(uri, prompt, question, lambda: client_waits(connection))
                     return jsonify(step=step, text=written)
+                if kind == "score":
+                    return jsonify(step=step, bits_per_byte=score(uri, prompt))
                 return jsonify(step=step, **read(uri, prompt))
         except UserError as error:
             return jsonify(error=str(error)), 400
@@ -133,7 +149,7 @@ def create_app(versions: Sequence[Version]) -> Flask:
 
     app.add_url_rule("/", view_func=page)
     app.add_url_rule("/about", view_func=about)
-    app.add_url_rule("/<any(write, read):kind>", view_func=answer, methods=["POST"])
+    app.add_url_rule("/<any(write, read, score):kind>", view_func=answer, methods=["POST"])
     return app
 
 

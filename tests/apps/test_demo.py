@@ -1,24 +1,23 @@
-"""The page to play with: what it answers is what the science says, and it works in a real Chromium."""
+"""The page to play with: what it answers is what the science says, and refuses the rest."""
 
 from __future__ import annotations
 
 import socket
-import threading
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from flask.testing import FlaskClient
-from support import browse
 
 from nanogpt.apps import demo
 from nanogpt.apps.demo import create_app, create_server, ladders
 from nanogpt.apps.guards import client_waits
 from nanogpt.attribution.maps import attribute
 from nanogpt.errors import UserError
+from nanogpt.evaluation.evaluate import evaluate
 from nanogpt.model.checkpoint import Checkpoint
 from nanogpt.model.generate import generate
 from nanogpt.serving.turns import Interrupted
+from nanogpt.text.corpus import make_split
 from nanogpt.tracking import registry
 from nanogpt.tracking.registry import Version
 
@@ -51,6 +50,14 @@ def test_it_reads_with_shares_and_likely_characters(page: FlaskClient, trained: 
     assert len(answer["positions"]) == 5 and all(len(entry["top"]) == 5 for entry in answer["positions"])
 
 
+def test_the_prompt_costs_what_an_evaluation_says(page: FlaskClient, checkpoints: list[Checkpoint]) -> None:
+    for step, text in ((0, "To be"), (1, "To be, or ☃ not to be: " * 20)):
+        checkpoint = checkpoints[-step]
+        answer = page.post("/score", json={"domain": "shakespeare", "prompt": text, "step": checkpoint.step}).get_json()
+        expected = evaluate(checkpoint.build(), checkpoint, make_split(text, checkpoint.vocabulary)).bits_per_byte
+        assert answer == {"step": checkpoint.step, "bits_per_byte": pytest.approx(expected, rel=1e-4)}
+
+
 @pytest.mark.parametrize(("kind", "question", "message"), [
     ("write", {"domain": "cooking"}, "domain must be one of shakespeare"),
     ("write", {"domain": "shakespeare", "characters": 10**9}, "characters must be in"),
@@ -67,6 +74,8 @@ def test_it_reads_with_shares_and_likely_characters(page: FlaskClient, trained: 
     ("write", {"domain": "shakespeare", "seed": 2**70}, "seed must be in"),
     ("write", {"domain": "shakespeare", "temperature": "nan"}, "temperature must be"),
     ("write", {"domain": "shakespeare", "step": "1" * 5000}, "step must be a number"),
+    ("score", {"domain": "shakespeare", "prompt": ""}, "prompt must have at least one character"),
+    ("score", {"domain": "cooking", "prompt": "x"}, "domain must be one of shakespeare"),
     ("read", ["shakespeare"], "question must be a JSON object"),
     ("read", {"domain": "shakespeare", "prompt": ""}, "at least one character")])
 def test_what_is_refused(page: FlaskClient, kind: str, question: object, message: str) -> None:
@@ -143,16 +152,3 @@ def test_the_newest_training_counts_and_adapted_models_do_not() -> None:
     assert steps_by_domain == {"a": {2: "models:/nanogpt-a/2", 3: "models:/nanogpt-a/3"}}
     with pytest.raises(ValueError, match="at least one training"):
         create_app([])
-
-
-def test_chromium_shows_texts_distributions_and_shares(models: str, tmp_path: Path) -> None:
-    server = create_server(registry.catalogue(), 0)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        dom, console = browse(f"http://127.0.0.1:{server.port}/", tmp_path / "profile")
-    finally:
-        server.shutdown()
-        thread.join()
-    assert console == []
-    assert 'data-ready="yes"' in dom and dom.count('class="bar"') == 5 and "background: rgb" in dom

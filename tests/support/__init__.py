@@ -11,18 +11,23 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import mlflow
 import pytest
 import torch
+from selenium.webdriver import Chrome, ChromeOptions
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.remote.webdriver import WebDriver
 
 from nanogpt.config import ModelConfig
 from nanogpt.model.checkpoint import Checkpoint, save_checkpoint
 from nanogpt.model.gpt import GPT
 from nanogpt.text.sources import DomainText
-from nanogpt.tracking.run import TrackedRun
+from nanogpt.tracking import registry
+from nanogpt.tracking.run import TrackedRun, open_run
 from nanogpt.tracking.scratch import scratch_path
 
 ROOT = Path(__file__).parents[2]
@@ -49,6 +54,22 @@ def log_file(run: TrackedRun, checkpoint: Checkpoint) -> Path:
     path = save_checkpoint(checkpoint, scratch_path(checkpoint.file_name))
     run.file(path, "checkpoints")
     return path
+
+
+def make_model_store(folder: Path, *trainings: Sequence[Checkpoint]) -> str:
+    """The address of a new store where the checkpoints of each training are registered, the last one as `late`."""
+    uri = f"sqlite:///{folder}/mlflow.db"
+    mlflow.set_tracking_uri(uri)
+    mlflow.set_experiment(experiment_id=mlflow.create_experiment("domains", str(folder / "mlruns")))
+    for checkpoints in trainings:
+        with open_run(f"train {checkpoints[0].domain}") as run:
+            for checkpoint in checkpoints:
+                model_id = registry.log_model(checkpoint, log_file(run, checkpoint), {"step": checkpoint.step}, run.id)
+                version = registry.register(checkpoint, model_id, run.id, {"bits_per_byte": "4.0000"})
+                registry.set_alias(version, "early" if checkpoint.step else "late")
+        registry.set_alias(version, "late")
+    mlflow.set_tracking_uri(None)
+    return uri
 
 
 QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "OMP_NUM_THREADS": "1"}
@@ -128,12 +149,39 @@ def served_model(model_uri: str, tracking_uri: str, folder: Path) -> Iterator[tu
             process.terminate()
 
 
-def browse(address: str, folder: Path) -> tuple[str, list[str]]:
-    """The page as headless Chromium has it after its scripts, and what its console said."""
+def chromium_path() -> str:
+    """Where Chromium is; the test is skipped where there is none."""
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if not chromium:
         pytest.skip("no Chromium is installed: apt-get install chromium")
-    command = [chromium, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder}",
+    return chromium
+
+
+@contextmanager
+def steered_browser() -> Iterator[WebDriver]:
+    """A headless Chromium that a test steers."""
+    driver = shutil.which("chromedriver")
+    if not driver:
+        pytest.skip("no chromedriver is installed: apt-get install chromium-driver")
+    options = ChromeOptions()
+    options.binary_location = chromium_path()
+    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=1300,900"):
+        options.add_argument(argument)
+    with Chrome(options=options, service=Service(driver)) as browser:
+        yield browser
+
+
+def show_as(browser: WebDriver, width: int, scheme: str) -> None:
+    """Make a browser as wide as a phone, in light or dark."""
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia",
+                            {"features": [{"name": "prefers-color-scheme", "value": scheme}]})
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride",
+                            {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": True})
+
+
+def browse(address: str, folder: Path) -> tuple[str, list[str]]:
+    """The page as headless Chromium has it after its scripts, and what its console said."""
+    command = [chromium_path(), "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder}",
                "--enable-logging=stderr", "--virtual-time-budget=8000", "--dump-dom", address]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     return done.stdout, [line for line in done.stderr.splitlines() if ":CONSOLE" in line]
