@@ -51,13 +51,13 @@ def _of_specialisation(comparisons: pd.DataFrame) -> Iterator[Card]:
     if not nearest:
         return
     ahead, smallest = sum(map(is_ahead, nearest)), min(nearest, key=lambda row: row["ahead_bits_per_byte"])
-    claim = ("Each domain's own model predicts its text best" if ahead == len(nearest)
-             else f"Own models are surely ahead on {ahead} of {len(nearest)} domains")
+    claim = ("Each domain's own model beats the other domains' models" if ahead == len(nearest)
+             else f"Own models surely beat other domains' models on {ahead} of {len(nearest)} domains")
     yield Card(claim, f"{smallest['ahead_bits_per_byte']:+.2f} bits per byte",
                interval_of(smallest["ahead_low"], smallest["ahead_high"]),
                f"Smallest lead: on {smallest['target']}, against the model of {smallest['rival']}; over "
                f"{counted(smallest['units'], 'unit')} of text and {counted(smallest['seeds'], 'training')} of each "
-               "domain. Holm's correction is applied.", "zero-shot", "ranking")
+               "domain. Leads count that hold after Holm's correction.", "zero-shot", "ranking")
 
 
 def _of_transfer(comparisons: pd.DataFrame) -> Iterator[Card]:
@@ -78,7 +78,7 @@ def _of_transfer(comparisons: pd.DataFrame) -> Iterator[Card]:
         claim = f"Adapted, the {last['later']} checkpoint does not surely beat {above}"
     yield Card(claim, f"{last['difference']:+.2f} bits per byte", interval_of(last["low"], last["high"]),
                f"Test loss on the target, {last['later']} minus {last['earlier']}; over "
-               f"{counted(last['pairs'], 'pair')} of source and target. Holm's correction is applied.",
+               f"{counted(last['pairs'], 'pair')} of source and target. The claim allows for Holm's correction.",
                "transfer", "stage_differences")
 
 
@@ -87,7 +87,8 @@ def _of_confidence(zero_shot: pd.DataFrame) -> Iterator[Card]:
     _, away = overconfidence(zero_shot)
     if len(away):
         surer = "surer" if away.mean() > 0 else "less sure"
-        yield Card(f"On other domains, models are {surer} than they are right", f"{100 * away.mean():+.1f} points", "",
+        yield Card(f"On other domains, models are on average {surer} than right",
+                   f"{100 * away.mean():+.1f} points", "",
                    f"Confidence less accuracy, mean over {counted(len(away), 'pair')} of model and text.",
                    "confidence", "confidence_curves")
 

@@ -134,7 +134,7 @@ def test_examples_slider_and_play_work_by_keyboard(browser: WebDriver, address: 
     seen = set()
     page.wait_for(lambda: seen.update(page.texts("h2 span")) or (
         page.texts("h2 span") == [f"step {steps[-1]}"] * 2 and page.texts("[name=play]") == ["Play training"]))
-    assert seen == {f"step {step}" for step in steps}
+    assert seen | set(page.texts("h2 span")) == {f"step {step}" for step in steps}
     (written,) = generate(trainings[1][-1].build(), trainings[1][-1].vocabulary, ["Let x be"], 8)
     assert page.texts("article .text")[1] == "Let x be" + written
 
