@@ -17,6 +17,6 @@ def report(config: Config, study: str) -> None:
     from nanogpt.tracking.finished import find_study
 
     run = find_study(study)
-    for sentence in pipeline.publish_page(run, read_study(run)):
-        click.echo(f"  · {sentence}")
+    for claim in pipeline.publish_page(run, read_study(run)):
+        click.echo(claim)
     click.echo(run.artifact("report.html"))

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from nanogpt.config import RESUME_AUTO, Config
 from nanogpt.report import figures
+from nanogpt.report.cards import cards
 from nanogpt.report.findings import findings
 from nanogpt.report.headlines import headlines
 from nanogpt.report.page import render
@@ -22,20 +23,18 @@ from nanogpt.study.phase import Phase, Study, seed_suffix
 from nanogpt.study.tables import log_figures, log_tables
 from nanogpt.study.train import train_models
 from nanogpt.study.transfer import check_grid, grid_cells, transfer_models
+from nanogpt.study.views import first_page, introduce
 from nanogpt.text.corpus import Corpus
 from nanogpt.tracking import registry
 from nanogpt.tracking.environment import environment
 from nanogpt.tracking.resumption import cells_below, stopped_study
-from nanogpt.tracking.run import CELL, WHOLE, TrackedRun, key, open_run
+from nanogpt.tracking.run import CELL, WHOLE, TrackedRun, in_ui, key, open_run
 from nanogpt.transfer.tables import sentences
 
 log = logging.getLogger("nanogpt")
 
 COMPARED_STAGES = ("early", "final")
 """Of which all attribution methods are compared and tested: each costs as much as reading all checkpoints by one."""
-INTRODUCTION = ("Character-level GPTs of several domains: **[all runs]({page})** · **[curves of the trainings]"
-                "({page}&compareRunsMode=CHART&searchFilter=tags.phase%3D%22train%22)** (the + before a study's name "
-                "opens them) · the study's own run holds its findings and `report.html`")
 
 
 @dataclass(frozen=True)
@@ -68,7 +67,7 @@ def run_study(corpora: Mapping[str, Corpus], config: Config, resume: str = RESUM
     with open_run(f"study {config.preset}{seed_suffix(config.seed)}", config, stopped, phase="study",
                   **{CELL: digest}) as run:
         study.cells = Cells(cells_below(run) if stopped else {}, owner=run.id)
-        run.introduce(INTRODUCTION.format(page=run.page[1:]))
+        introduce(run, corpora)
         run.datasets(map(text_dataset, corpora.values()), "study")
         study.tables.add("corpora", (corpus.row() for corpus in corpora.values()))
         study.tables.add("excerpts", ({"domain": name, "text": corpus.excerpt()} for name, corpus in corpora.items()))
@@ -105,11 +104,11 @@ def adapt_registered(models: Sequence[StudiedModel], corpora: Mapping[str, Corpu
         log_figures(run, study.tables, config, "adapt")
         claims = list(sentences(study.tables.frame("stage_comparisons")))
         run.describe("\n".join(f"- {sentence}" for sentence in claims))
-        return "\n".join([*claims, "", f"Tables and figures: mlflow ui   (then http://127.0.0.1:5000{run.page})"])
+        return "\n".join([*claims, "", f"Tables and figures: {in_ui(run.link[1])}"])
 
 
 def publish(run: TrackedRun, study: Study) -> list[str]:
-    """Log tables, figures and the report of the whole study at its own run; returns the findings."""
+    """Log tables, figures and the report of the whole study at its own run; returns its claims, a line each."""
     tables = study.tables
     log_tables(run, tables)
     links = tables.links | {run.name: run.link}
@@ -118,7 +117,7 @@ def publish(run: TrackedRun, study: Study) -> list[str]:
 
 
 def publish_page(run: TrackedRun, page: StudyTables, drawn: Mapping[str, bytes] | None = None) -> list[str]:
-    """Log figures and report of a study at its run, from its tables; returns the findings, in sentences.
+    """Log figures and report of a study at its run, from its tables; returns its claims, a line each.
 
     `drawn` are figures of the same tables, name to PNG.
     """
@@ -127,20 +126,26 @@ def publish_page(run: TrackedRun, page: StudyTables, drawn: Mapping[str, bytes] 
         run.bytes(image, f"figures/{name}.png")
     run.text(render(page, images), "report.html")
     run.metrics({key("study", name): value for name, value in headlines(page).items()})
-    page_findings = findings(page)
-    run.describe("\n".join(["### Findings", *(f"- {sentence}" for sentence in page_findings),
+    run.describe("\n".join(["### Findings", *(f"- {sentence}" for sentence in findings(page)),
                             "\nThe whole story is in the artifact `report.html`."]))
-    return page_findings
+    return claim_lines(page)
 
 
-def summary_text(run: TrackedRun, page_findings: Sequence[str], study: Study, seconds: float) -> str:
-    """Write what a person reads at the end: what was done, the findings, and where to look."""
+def claim_lines(page: StudyTables) -> list[str]:
+    """Say what the report's cards say, a line each."""
+    return [f"  · {card.claim}: {card.number}" + (f" (95 % interval {card.interval})" if card.interval else "")
+            for card in cards(page)]
+
+
+def summary_text(run: TrackedRun, claims: Sequence[str], study: Study, seconds: float) -> str:
+    """Write what a person reads at the end: what was found and left out; then five lines of where to look."""
     domains = list(dict.fromkeys(model.domain for model in study.models))
     example = f"models:/{registry.model_name(domains[0])}@late"
-    lines = [f"Study of {', '.join(domains)}: {len(study.models)} checkpoints in {seconds:.0f} s.",
-             *filter(None, [study.cells.sentence]), *(f"Left out: {reason}." for reason in study.left_out), ""]
-    lines += [f"  · {sentence}" for sentence in page_findings]
-    lines += ["", "Where to look:", f"  runs, models, figures   mlflow ui   (then http://127.0.0.1:5000{run.page})",
-              f"  the report              {run.artifact('report.html')}",
-              f"  a model by name         mlflow.pyfunc.load_model({example!r}).predict([\"The \"])"]
-    return "\n".join(lines)
+    before = [*claims, *filter(None, [study.cells.sentence]), *(f"Left out: {reason}." for reason in study.left_out)]
+    return "\n".join([
+        *before, *([""] if before else []),
+        f"Study of {', '.join(domains)}: {len(study.models)} checkpoints in {seconds:.0f} s.",
+        f"  the report        {run.artifact('report.html')}",
+        f"  runs and curves   {in_ui(first_page(run, study.corpora))}",
+        f"  a model by name   mlflow.pyfunc.load_model({example!r}).predict([\"The \"])",
+        "  all models        nanogpt registry"])

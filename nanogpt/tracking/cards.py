@@ -23,7 +23,8 @@ SERVE = """\
 ### Serve
 ```sh
 mlflow models serve -m "{uri}" --env-manager local --port 5001
-curl http://127.0.0.1:5001/invocations -H "Content-Type: application/json" -d '{{"inputs": ["The "]}}'
+curl http://127.0.0.1:5001/invocations -H "Content-Type: application/json" \\
+  -d '{{"inputs": ["The "]}}'
 ```"""
 
 

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # read by MLflow when it is imported
 
@@ -64,6 +65,15 @@ SETTINGS_OF = {"train": {"data", "model", "train"}, TRAININGS: {"data", "model",
 def key(*parts: str) -> str:
     """Build a metric key: `key("zero_shot", "math", "bits_per_byte")` is "zero_shot/math/bits_per_byte"."""
     return "/".join(parts)
+
+
+def in_ui(page: str) -> str:
+    """Say how to open a page below the address of the MLflow UI: on the server of the store, or on one to be begun."""
+    uri = urlsplit(mlflow.get_tracking_uri())
+    if uri.scheme not in ("http", "https"):
+        return f"mlflow ui, then http://127.0.0.1:5000{page}"
+    host = uri.netloc.rpartition("@")[2]        # without a password
+    return f"{uri.scheme}://{host}{uri.path.rstrip('/')}{page}"
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,7 @@ from nanogpt.report.headlines import HEADLINES
 from nanogpt.study import train as training_phase
 from nanogpt.study.archive import read_study
 from nanogpt.study.inputs import study_corpora
+from nanogpt.study.views import study_views
 from nanogpt.tracking import environment, registry
 from nanogpt.tracking import run as tracking
 from nanogpt.tracking.finished import find_study
@@ -60,9 +61,11 @@ def test_progress_is_shown_and_the_summary_says_where_to_look(store: Path) -> No
     for number in range(1, 6):
         assert f"[{number}/5]" in progress
     assert re.search(r"step \d+/60 · loss \d\.\d+ nats .* characters/s · \d+ s left", progress)
-    assert "mlflow ui" in summary and "mlflow.pyfunc.load_model('models:/nanogpt-shakespeare@late')" in summary
-    report = re.search(r"the report +(.*)", summary)
-    assert report and Path(report[1]).is_file()
+    done, report, view, model, note = summary.rstrip().splitlines()[-5:]
+    assert re.fullmatch(r"Study of shakespeare, wikipedia, math: 15 checkpoints in \d+ s\.", done)
+    assert Path(report.split(maxsplit=1)[1]).is_file()
+    assert "mlflow ui" in view and f"viewStateShareKey={study_views(DOMAINS)[0].key}" in view
+    assert "mlflow.pyfunc.load_model('models:/nanogpt-shakespeare@late')" in model and "nanogpt registry" in note
 
 
 def test_runs_are_nested_finished_and_named(client: MlflowClient) -> None:
@@ -193,6 +196,10 @@ def test_the_study_keeps_tables_figures_and_a_report(client: MlflowClient) -> No
     assert address.startswith("git://127.0.0.1:") == HAS_REPOSITORY
     introduction = client.get_experiment(study.info.experiment_id).tags["mlflow.note.content"]
     assert f"(#/experiments/{study.info.experiment_id}/runs?workflowType=machine_learning)" in introduction
+    for view in study_views(DOMAINS):
+        assert f"({view.page(study.info.experiment_id)[1:]})" in introduction
+        found = client.search_runs([study.info.experiment_id], view.state()["searchFilter"])
+        assert found and set(view.metrics) <= set().union(*(run.data.metrics for run in found)), view.title
 
 
 def test_an_experiment_that_says_what_it_is_keeps_its_words(client: MlflowClient) -> None:

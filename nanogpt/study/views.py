@@ -1,0 +1,39 @@
+"""The views of a study's runs that the MLflow UI opens with one link, and the note that leads to them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from nanogpt.report.headlines import HEADLINES
+from nanogpt.tracking.run import TrackedRun, key
+from nanogpt.tracking.views import View, share
+
+
+def study_views(domains: Iterable[str]) -> list[View]:
+    """Make the views of an experiment with studies of these domains, the one to open first at the head."""
+    losses = [key("zero_shot", name, "bits_per_byte") for name in domains]
+    transfer = [key("transfer", "tuned", name) for name in
+                ("test_bits_per_byte", "zero_shot_bits_per_byte", "source_bits_per_byte_after", "learning_rate")]
+    return [
+        View("Leaderboard", "each model on each domain's test text", "evaluate", losses, losses[0]),
+        View("Trainings", "curves of all trainings, overlaid", "train",
+             ("validation/bits_per_byte", "train/loss_nats", "train/seconds"), "validation/bits_per_byte",
+             ("validation/bits_per_byte", "train/loss_nats")),
+        View("Transfers", "each source, stage and target", "transfer", transfer, transfer[0]),
+        View("Studies", "whole studies compared by eight numbers", "study",
+             [key("study", name) for name in HEADLINES]),
+    ]
+
+
+def first_page(run: TrackedRun, domains: Iterable[str]) -> str:
+    """Give the page of the view to open first, below the address of the MLflow UI."""
+    return study_views(domains)[0].page(run.experiment_id)
+
+
+def introduce(run: TrackedRun, domains: Iterable[str]) -> None:
+    """Keep the views with the experiment of a run, and lead to them in its note unless it has one."""
+    views = study_views(domains)
+    share(views, run.experiment_id)
+    links = " · ".join(f"**[{view.title}]({view.page(run.experiment_id)[1:]})** ({view.about})" for view in views)
+    run.introduce(f"Character-level GPTs of several domains: {links} · **[all runs]({run.page[1:]})**, of which a "
+                  "study's own holds its findings and `report.html`")
