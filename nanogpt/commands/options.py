@@ -8,17 +8,25 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from nanogpt.commands import interruption
+from nanogpt.commands.progress import ProgressHandler
 from nanogpt.config import GROUPS, PRESETS, Config, make_config, settings
 from nanogpt.errors import UserError, require
 from nanogpt.model.allocator import keep_freed_memory
 
+if TYPE_CHECKING:
+    from nanogpt.tracking.run import TrackedRun
+
 Function = Callable[..., Any]
 MODEL_HELP = "models:/nanogpt-math@late, runs:/…/checkpoints/final.pt or the path of a .pt file"
+OWN_SECTION = "Options of this command"
+SECTIONS = {"shared": "Preset, seed and device", "data": "Texts", "model": "Model", "train": "Training",
+            "transfer": "Transfer", "analysis": "Evaluation and generation", "attribution": "Attribution"}
+"""Groups of the configuration as `--help` calls them."""
 RESUMED = {"study": "the same command goes on from here (--resume off begins anew)",
            "train": "its run goes on with --resume and the id of the run that is now KILLED"}
 """What a command that was stopped says of going on."""
@@ -29,7 +37,8 @@ MLFLOW_LEVELS = {"mlflow.pyfunc": logging.WARNING, "mlflow.system_metrics.system
 """Loggers of MLflow that say in each run what it does, or print an error that is raised as well."""
 
 
-def command(*groups: str, follows: Callable[..., str] | None = None) -> Callable[[Function], click.Command]:
+def command(*groups: str, follows: Callable[..., str] | None = None, says_where: bool = False,
+            ) -> Callable[[Function], click.Command]:
     """Make a click command that is handed `config: Config`, with an option for each field of the named groups.
 
     An option that is left out, or empty, takes the preset's value. Underscores and hyphens are the same. What a
@@ -37,23 +46,28 @@ def command(*groups: str, follows: Callable[..., str] | None = None) -> Callable
     of the store.
 
     `follows` is handed what the command is handed and says which models the command reads: its runs then open in
-    the experiment of the first of them.
+    the experiment of the first of them. A command ends with a line on where its run is, unless it `says_where` itself.
     """
-    owners = (Config, *(GROUPS[group] for group in groups))
-    names = [item.name for owner in owners for item in fields(owner) if "help" in item.metadata]
+    owners = {"shared": Config} | {group: GROUPS[group] for group in groups}
+    sections = {item.name: SECTIONS[group] for group, owner in owners.items() for item in fields(owner)
+                if "help" in item.metadata}
 
     def decorate(function: Function) -> click.Command:
         @functools.wraps(function)
         def run(**values: Any) -> None:
-            changes = {name: values.pop(name) for name in names}
+            changes = {name: values.pop(name) for name in sections}
+            before = len(outermost_runs())
             carry_out(function, values, changes, follows)
+            if not says_where and (opened := outermost_runs()[before:]):
+                say_where_to_look(opened[-1])
 
         wrapped: Function = run
-        for name in reversed(names):
-            wrapped = field_option(name)(wrapped)
-        preset = click.option("--preset", default="quick", show_default=True, help=f"one of {', '.join(PRESETS)}")
+        for name, section in reversed(sections.items()):
+            wrapped = field_option(name, section)(wrapped)
+        preset = click.option("--preset", cls=SectionOption, section=SECTIONS["shared"], default="quick",
+                              show_default=True, help=f"one of {', '.join(PRESETS)}")
         context = {"token_normalize_func": lambda token: token.replace("_", "-"), "max_content_width": 110}
-        return click.command(context_settings=context)(preset(wrapped))
+        return click.command(cls=SectionCommand, context_settings=context)(preset(wrapped))
 
     return decorate
 
@@ -70,7 +84,7 @@ def carry_out_undisturbed(function: Function, values: dict[str, Any], changes: d
     """Hand a command its values and its configuration: the preset with `changes`, but for those that are None."""
     from nanogpt.tracking import project_run, store_errors
 
-    show_progress()
+    progress = show_progress()
     keep_freed_memory()
     try:
         store_errors.check_store()
@@ -86,6 +100,21 @@ def carry_out_undisturbed(function: Function, values: dict[str, Any], changes: d
         if not message:    # a fault of ours: show where
             raise
         raise BadInput(message) from error
+    finally:
+        progress.clear()
+
+
+def outermost_runs() -> list[TrackedRun]:
+    """List the runs that this process has opened so far; a command that opens none imports nothing for it."""
+    module = sys.modules.get("nanogpt.tracking.run")
+    return list(module.outermost_runs) if module else []
+
+
+def say_where_to_look(run: TrackedRun) -> None:
+    """Say how to open the run of a command in the MLflow UI."""
+    from nanogpt.tracking.run import in_ui
+
+    logging.getLogger("nanogpt").info("where to look: %s", in_ui(run.link[1]))
 
 
 def is_text(value: str) -> bool:
@@ -99,9 +128,32 @@ class BadInput(click.ClickException):
     exit_code = 2
 
 
-def field_option(name: str) -> Callable[[Function], Function]:
+class SectionOption(click.Option):
+    """An option that `--help` lists in a section of its own."""
+
+    def __init__(self, *names: Any, section: str, **settings: Any) -> None:
+        super().__init__(*names, **settings)
+        self.section = section
+
+
+class SectionCommand(click.Command):
+    """A command whose `--help` lists its own options first, then those of each section."""
+
+    def format_options(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        sections: dict[str, list[tuple[str, str]]] = {OWN_SECTION: []}
+        for option in self.get_params(context):
+            if record := option.get_help_record(context):
+                sections.setdefault(getattr(option, "section", OWN_SECTION), []).append(record)
+        for title, records in sections.items():
+            with formatter.section(title):
+                formatter.write_dl(records)
+
+
+def field_option(name: str, section: str) -> Callable[[Function], Function]:
+    """Make the option of a field of the configuration."""
     kind, default, text = settings()[name]
-    return click.option(f"--{name.replace('_', '-')}", name, type=Typed(kind), metavar=kind.__name__.upper(),
+    return click.option(f"--{name.replace('_', '-')}", name, cls=SectionOption, section=section, type=Typed(kind),
+                        metavar=kind.__name__.upper(),
                         help=f"{text}  [quick: {PRESETS['quick'].get(name, default)}]")
 
 
@@ -115,12 +167,13 @@ class Typed(click.ParamType):  # type: ignore[type-arg,unused-ignore]
         return None if value == "" else self.inner.convert(value, param, ctx)
 
 
-def show_progress() -> None:
-    """What the package logs goes to stderr, line by line."""
-    logger = logging.getLogger("nanogpt")
-    logger.handlers = [logging.StreamHandler(sys.stderr)]
+def show_progress() -> ProgressHandler:
+    """Let what the package logs go to stderr."""
+    logger, handler = logging.getLogger("nanogpt"), ProgressHandler(sys.stderr)
+    logger.handlers = [handler]
     logger.setLevel(logging.INFO)
     logger.propagate = False
     for name, level in MLFLOW_LEVELS.items():
         logging.getLogger(name).setLevel(level)
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")     # two lines of each run, with a server
+    return handler

@@ -26,9 +26,11 @@ def registry(config: Config, action: str, model: str, alias: str, output: str) -
     from nanogpt.model.safetensors_io import save_safetensors
     from nanogpt.study import verify as verification
     from nanogpt.tracking import registry as store
+    from nanogpt.tracking.run import MODELS_PAGE, in_ui
 
     if action == "list":
         click.echo(store.tree(store.catalogue()) or "nothing is registered here yet")
+        click.echo(f"where to look: {in_ui(MODELS_PAGE)}", err=True)
     elif action == "verify":
         verify_versions(model, config)
     elif action == "promote":

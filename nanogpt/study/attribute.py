@@ -14,6 +14,7 @@ from nanogpt.model.generate import top_characters
 from nanogpt.model.gpt import GPT
 from nanogpt.report.findings import attribution_findings
 from nanogpt.study.cells import run_cell
+from nanogpt.study.estimate import part
 from nanogpt.study.inputs import warn_of_unknown
 from nanogpt.study.phase import Study
 from nanogpt.study.tables import Tables, log_figures, log_tables
@@ -35,7 +36,7 @@ def attribute_models(study: Study) -> None:
 
     def read(run: TrackedRun, tables: Tables) -> None:
         attributions = list[ModelAttributions]()
-        for model in models:
+        for number, model in enumerate(models, start=1):
             checkpoint, network = model.checkpoint, model.build(config)
             untrained = checkpoint.step == 0
             columns = {"model": model.uri, "domain": model.domain, "step": checkpoint.step, "stage": model.stage}
@@ -46,7 +47,7 @@ def attribute_models(study: Study) -> None:
             tables.add_frame("attribution", rows.attribution_frame(attributed))
             if model.stage or untrained:
                 tables.add("top_characters", top_character_rows(network, checkpoint, prompts, config, model.row))
-            log.info("      %s", checkpoint.title)
+            log.info("      %s", checkpoint.title, extra=part(number, len(models)))
         add_comparisons(tables, attributions, prompts)
         tables.add("seed_agreement", rows.seed_agreement_rows(maps_by_training(study)))
         log_tables(run, tables)

@@ -18,6 +18,7 @@ from nanogpt.evaluation.rows import ScoredTexts, score_domains, scored_texts
 from nanogpt.model.payload import load_payload, save_payload
 from nanogpt.report.findings import ahead_findings, author_findings, leaks
 from nanogpt.study.cells import FOLDER, run_cell
+from nanogpt.study.estimate import part
 from nanogpt.study.inputs import StudiedModel, text_dataset, warn_of_unknown
 from nanogpt.study.phase import Study, seed_suffix
 from nanogpt.study.tables import Tables, log_figures, log_tables
@@ -109,7 +110,8 @@ def score_model(model: StudiedModel, texts: ScoredTexts, study: Study, tables: T
         yield scores.row
     if model.stage and study.is_read_wholly(model):
         tables.add("generations", generations(network, model.checkpoint, study.prompts, study.config, model.row))
-    log.info("      %s · %s bits per byte", model.checkpoint.title, ", ".join(losses))
+    log.info("      %s · %s bits per byte", model.checkpoint.title, ", ".join(losses),
+             extra=part(study.models.index(model) + 1, len(study.models)))
 
 
 def compare(bits: Iterable[Callable[[], CharacterBits]], texts: Callable[[], ScoredTexts], study: Study) -> None:

@@ -17,6 +17,7 @@ from nanogpt.report.tables import StudyTables
 from nanogpt.study.attribute import attribute_models
 from nanogpt.study.cells import Cells
 from nanogpt.study.checks import check_memory
+from nanogpt.study.estimate import time_left
 from nanogpt.study.evaluate import evaluate_models
 from nanogpt.study.inputs import StudiedModel, read_prompts, text_dataset
 from nanogpt.study.phase import Phase, Study, seed_suffix
@@ -43,15 +44,19 @@ class StudyPhase:
 
     title: str
     run: Phase
+    each_seed: bool = True      # whether a study with more seeds takes longer over it
 
 
 PHASES = (
     StudyPhase("training", train_models),
     StudyPhase("zero-shot losses and confidence of every checkpoint on every domain", evaluate_models),
     StudyPhase("few-shot transfer with tuned learning rates", transfer_models),
-    StudyPhase("attribution", attribute_models),
+    StudyPhase("attribution", attribute_models, each_seed=False),
 )
 """To add a phase, write it in a file of this folder and its line here."""
+PHASE_SECONDS = {"smoke": (5, 20, 14, 8, 10), "quick": (80, 15, 33, 15, 14)}
+"""What the phases, and what comes after them, took on two CPU cores: for the rest of a study only their ratios count.
+Other presets are reckoned as quick."""
 
 
 def run_study(corpora: Mapping[str, Corpus], config: Config, resume: str = RESUME_AUTO) -> str:
@@ -72,11 +77,13 @@ def run_study(corpora: Mapping[str, Corpus], config: Config, resume: str = RESUM
         study.tables.add("corpora", (corpus.row() for corpus in corpora.values()))
         study.tables.add("excerpts", ({"domain": name, "text": corpus.excerpt()} for name, corpus in corpora.items()))
         for number, phase in enumerate(PHASES, start=1):
-            say_phase(number, phase.title, began)
+            say_phase(number, phase.title, study, began)
             phase.run(study)
-        say_phase(len(PHASES) + 1, "tables, figures and report", began)
+        say_phase(len(PHASES) + 1, "tables, figures and report", study, began)
         run.tags({WHOLE: "yes"})
-        return summary_text(run, publish(run, study), study, time.monotonic() - began)
+        claims, seconds = publish(run, study), time.monotonic() - began
+        log.info("      done after %.0f s", seconds, extra={"share_done": 1.0})
+        return summary_text(run, claims, study, seconds)
 
 
 def check_study(study: Study) -> None:
@@ -88,8 +95,15 @@ def check_study(study: Study) -> None:
         log.warning("no model of all domains together is trained: there is one domain")
 
 
-def say_phase(number: int, title: str, began: float) -> None:
-    log.info("[%d/%d] %s · %.0f s so far", number, len(PHASES) + 1, title, time.monotonic() - began)
+def say_phase(number: int, title: str, study: Study, began: float) -> None:
+    """Say which phase begins, and how long the rest takes unless phases were read back from the store."""
+    seeds, seconds = study.config.train.seeds, time.monotonic() - began
+    *of_phases, after = PHASE_SECONDS.get(study.config.preset, PHASE_SECONDS["quick"])
+    weights = [*(own * (seeds if phase.each_seed else 1) for phase, own in zip(PHASES, of_phases, strict=True)), after]
+    done, share = (sum(part) / sum(weights) for part in (weights[:number - 1], weights[number - 1:number]))
+    left = "" if study.cells.sentence else time_left(done, seconds)
+    log.info("[%d/%d] %s · %.0f s so far%s", number, len(weights), title, seconds, f" · {left}" if left else "",
+             extra={"share_done": done, "phase_share": share})
 
 
 def adapt_registered(models: Sequence[StudiedModel], corpora: Mapping[str, Corpus], config: Config) -> str:
@@ -104,7 +118,7 @@ def adapt_registered(models: Sequence[StudiedModel], corpora: Mapping[str, Corpu
         log_figures(run, study.tables, config, "adapt")
         claims = list(sentences(study.tables.frame("stage_comparisons")))
         run.describe("\n".join(f"- {sentence}" for sentence in claims))
-        return "\n".join([*claims, "", f"Tables and figures: {in_ui(run.link[1])}"])
+        return "\n".join(claims)
 
 
 def publish(run: TrackedRun, study: Study) -> list[str]:

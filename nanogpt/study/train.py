@@ -16,6 +16,7 @@ from nanogpt.evaluation.evaluate import losses_together
 from nanogpt.model.checkpoint import Checkpoint, save_checkpoint
 from nanogpt.model.device import resolve_device
 from nanogpt.study.cells import cell_digest, keep, kept_tables
+from nanogpt.study.estimate import part
 from nanogpt.study.inputs import StudiedModel, text_dataset
 from nanogpt.study.phase import Study, seed_suffix
 from nanogpt.study.stages import stage_steps, stages_of
@@ -71,6 +72,18 @@ class TrackedTraining:
         return validation_split(self.corpus, self.config)
 
 
+@dataclass(frozen=True)
+class Share:
+    """Where the trainings of a group stand among those to be made."""
+
+    before: int
+    total: int
+
+    def part(self, members: int, step: int, max_steps: int) -> dict[str, float]:
+        """Make the `extra` of a log record when `members` have come to a step."""
+        return part(self.before * max_steps + members * step, self.total * max_steps)
+
+
 def train_models(study: Study) -> None:
     """Train a model of every domain and seed, and where the configuration says so of all domains together."""
     joint = study.config.analysis.joint and len(study.corpora) > 1
@@ -105,7 +118,7 @@ def train_corpora(corpora: Sequence[Corpus], study: Study) -> None:
     to_do = [(corpus, own) for corpus, own in planned if not study.cells.whole(training_digest(corpus, own))]
     models: dict[tuple[str, int], list[StudiedModel]] = {}
     for begin in range(0, len(to_do), size):
-        models |= train_group(to_do[begin:begin + size], study, len(planned))
+        models |= train_group(to_do[begin:begin + size], study, len(planned), Share(begin, len(to_do)))
     for corpus, own in planned:
         if run := study.cells.whole(training_digest(corpus, own)):
             models[corpus.name, own.seed] = read_training(run, study)
@@ -139,7 +152,7 @@ def read_training(run: TrackedRun, study: Study) -> list[StudiedModel]:
     return staged({model.checkpoint.step: registered(model, run, tags) for model, tags in logged_before(run)})
 
 
-def train_group(planned: Sequence[tuple[Corpus, Config]], study: Study, trainings: int
+def train_group(planned: Sequence[tuple[Corpus, Config]], study: Study, trainings: int, share: Share
                 ) -> dict[tuple[str, int], list[StudiedModel]]:
     """Train some together, each in a run of its own that is open all the while; returns their models, by step."""
     log.info("      %s", ", ".join(f"{corpus.name}{seed_title(config, study)}" for corpus, config in planned))
@@ -149,7 +162,7 @@ def train_group(planned: Sequence[tuple[Corpus, Config]], study: Study, training
         unfinished = [training for training in tracked if not is_finished(training)]
         for _, same_step in groupby(sorted(unfinished, key=lambda training: training.first_step),
                                     key=lambda training: training.first_step):
-            train_and_log(list(same_step), trainings)
+            train_and_log(list(same_step), trainings, share)
         for training in tracked:
             ended = finish if training.diverged_at is None else leave_out
             models[training.corpus.name, training.config.seed] = ended(training, study)
@@ -193,7 +206,7 @@ def is_finished(training: TrackedTraining) -> bool:
     return training.state is None and training.config.train.max_steps in training.models
 
 
-def train_and_log(tracked: Sequence[TrackedTraining], trainings: int) -> None:
+def train_and_log(tracked: Sequence[TrackedTraining], trainings: int, share: Share) -> None:
     """Train some that stand at the same step, as one model where they are several, and log each in its run."""
     last_line, last_state = 0.0, time.monotonic()
     for training in tracked:
@@ -211,7 +224,8 @@ def train_and_log(tracked: Sequence[TrackedTraining], trainings: int) -> None:
             last_state = time.monotonic()
         if alive and (time.monotonic() - last_line > SECONDS_BETWEEN_LINES or ended):
             last_line = time.monotonic()
-            log.info("%s", progress_line([training.rows[-1] for training, _ in alive], records[0]))
+            log.info("%s", progress_line([training.rows[-1] for training, _ in alive], records[0]),
+                     extra=share.part(len(tracked), records[0].step, records[0].max_steps))
         if not alive:
             break
     for training in tracked:

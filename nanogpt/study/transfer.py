@@ -16,6 +16,7 @@ from nanogpt.evaluation.evaluate import losses_together
 from nanogpt.model.checkpoint import Checkpoint
 from nanogpt.model.device import resolve_device
 from nanogpt.study.cells import Cells, cell_digest
+from nanogpt.study.estimate import part
 from nanogpt.study.inputs import StudiedModel
 from nanogpt.study.phase import Study
 from nanogpt.study.tables import Tables
@@ -114,6 +115,7 @@ def transfer_cells(cells: Sequence[TransferCell], config: Config, tables: Tables
             tune_alone(group, own_config, before) if alone else tune_grid(group, own_config, tables, known, before)),
             strict=True)
     logged: list[LoggedPair] = []
+    pairs = len({cell.pair for cell in cells})
     for group in groups_of_pairs(cells, config):
         digests = {cell.pair: pair_digest(cell, config) for cell in group}
         done = {} if all(map(known.whole, digests.values())) else transfer_pairs(group, tuned, config, before)
@@ -121,6 +123,7 @@ def transfer_cells(cells: Sequence[TransferCell], config: Config, tables: Tables
             of_pair = [cell for cell in group if cell.pair == pair]
             logged.append(read_pair(run, of_pair, tables, known) if (run := known.whole(digest)) else
                           log_pair(done[pair][0], done[pair][1], config, tables, digest, alone=alone))
+        log.info("      %d of %d transfers", len(logged), pairs, extra=part(len(logged), pairs))
     register_best(logged, config)
 
 

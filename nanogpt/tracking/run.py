@@ -67,6 +67,10 @@ def key(*parts: str) -> str:
     return "/".join(parts)
 
 
+MODELS_PAGE = "/#/models?workflowType=machine_learning"
+"""The page of the registry below the address of the MLflow UI."""
+
+
 def in_ui(page: str) -> str:
     """Say how to open a page below the address of the MLflow UI: on the server of the store, or on one to be begun."""
     uri = urlsplit(mlflow.get_tracking_uri())
@@ -254,6 +258,10 @@ def close_open_runs(status: str) -> None:
                 mlflow.MlflowClient().set_terminated(run_id, status)
 
 
+outermost_runs: list[TrackedRun] = []
+"""Those that this process has opened, the last one at the end."""
+
+
 def open_run_id() -> str:
     """Give the id of the run that was opened last; '' where none is open."""
     run = mlflow.active_run()
@@ -282,6 +290,8 @@ def open_run(name: str, config: Config | None = None, resume: str = "", parent: 
         run = TrackedRun(active.info.run_id, active.info.experiment_id, name)
         ids.append(run.id)
         _open.append(run.id)
+        if outermost:
+            outermost_runs.append(run)
         shared = {"preset": config.preset, "seed": config.seed, "git_commit": commit()} if config else {}
         if parent and not outermost:
             tags[MLFLOW_PARENT_RUN_ID] = parent

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+import re
 from pathlib import Path
 
 import click
+import mlflow
 import pytest
 from click.testing import CliRunner, Result
 
@@ -15,7 +18,7 @@ from nanogpt.commands.generate import generate
 from nanogpt.commands.study import study as main
 from nanogpt.commands.train import train
 from nanogpt.commands.transfer import transfer
-from nanogpt.config import Config
+from nanogpt.config import GROUPS, Config
 from nanogpt.model.allocator import keep_freed_memory
 
 
@@ -39,6 +42,25 @@ def test_hyphens_and_underscores_are_the_same_and_empty_means_preset() -> None:
                run(show, "--n_embd", "64", "--equal_bytes", "no")]
     assert {result.output for result in spelled} == {"quick 64 128 False\n"}
     assert run(show, "--preset", "smoke", "--n-embd", "").output == "smoke 32 32 True\n"
+
+
+def test_help_lists_each_option_once_in_the_section_of_its_group() -> None:
+    sections = re.split(r"^(?=\S)", run(main, "--help").output, flags=re.MULTILINE)[1:]
+    listed = {section.partition(":\n")[0]: re.findall(r"^  --([a-z-]+)", section, re.MULTILINE) for section in sections}
+    for group, owner in GROUPS.items():
+        own = [item.name.replace("_", "-") for item in dataclasses.fields(owner) if "help" in item.metadata]
+        assert listed[options.SECTIONS[group]] == own
+    assert listed[options.OWN_SECTION] == ["resume", "help"]
+    assert listed[options.SECTIONS["shared"]] == ["preset", "seed", "device"]
+
+
+def test_a_command_ends_with_where_its_run_is(models: str) -> None:
+    result = run(generate, "--model", "models:/nanogpt-shakespeare@late", "--prompt", "To be",
+                 "--generate-characters", "5")
+    (found,) = mlflow.search_runs(filter_string="tags.phase = 'generate'", output_format="list")
+    page = f"http://127.0.0.1:5000/#/experiments/{found.info.experiment_id}/runs/{found.info.run_id}"
+    assert result.stderr.splitlines()[-1] == f"where to look: mlflow ui, then {page}"
+    assert len(result.stdout) == len("To be") + 5 + len("\n")
 
 
 def test_a_command_has_freed_memory_kept() -> None:

@@ -59,11 +59,12 @@ def call(command, *arguments: str) -> Result:
 def test_progress_is_shown_and_the_summary_says_where_to_look(store: Path) -> None:
     progress, summary = (store / "stderr").read_text(), (store / "stdout").read_text()
     for number in range(1, 6):
-        assert f"[{number}/5]" in progress
+        assert re.search(rf"^\[{number}/5\] .* · \d+ s so far{' · about .* left' if number > 1 else ''}$", progress,
+                         re.MULTILINE)
     assert re.search(r"step \d+/60 · loss \d\.\d+ nats .* characters/s · \d+ s left", progress)
     done, report, view, model, note = summary.rstrip().splitlines()[-5:]
     assert re.fullmatch(r"Study of shakespeare, wikipedia, math: 15 checkpoints in \d+ s\.", done)
-    assert Path(report.split(maxsplit=1)[1]).is_file()
+    assert Path(report.split(maxsplit=2)[2]).is_file()
     assert "mlflow ui" in view and f"viewStateShareKey={study_views(DOMAINS)[0].key}" in view
     assert "mlflow.pyfunc.load_model('models:/nanogpt-shakespeare@late')" in model and "nanogpt registry" in note
 

@@ -115,7 +115,7 @@ def test_the_tree_shows_adapted_models_below_their_parents() -> None:
 
 
 def test_list_and_export_from_the_command_line(models: str, trained: Checkpoint, tmp_path: Path) -> None:
-    shown, catalogue = call().output.splitlines(), registry.catalogue()
+    shown, catalogue = call().stdout.splitlines(), registry.catalogue()
     assert NAME in shown and len(shown) == len({version.name for version in catalogue}) + len(catalogue)
     assert re.search(rf"└── \d · step {trained.step} · 4.0000 bits per byte · .*late", shown[-1])
     written = call("--action", "export", "--model", f"models:/{NAME}@late").output.strip()
