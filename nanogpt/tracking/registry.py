@@ -122,13 +122,13 @@ def logged_models(run_id: str, experiment_id: str) -> list[tuple[str, Mapping[st
 
 
 def write_card(name: str) -> None:
-    """Write the description of a registered model anew, with its aliases by step; a person's own words stay."""
+    """Write the description of a registered model anew, with the aliases of its first seed; a person's words stay."""
     client = mlflow.MlflowClient()
     model, by_number = client.get_registered_model(name), {str(version.version): version for version in versions(name)}
     domain = model.tags.get("domain", name)
     if (model.description or "").startswith(cards.first_line(domain)):
         scores = [(alias, by_number[str(number)].tags) for alias, number in model.aliases.items()
-                  if str(number) in by_number]
+                  if str(number) in by_number and SEED not in alias]     # a database may hold 5000 characters
         scores.sort(key=lambda score: (number_in(score[1], "step"), score[0] == "best"))
         client.update_registered_model(name, cards.model_card(name, domain, scores))
 

@@ -18,6 +18,7 @@ from typing import Any
 
 import mlflow
 from mlflow.utils.time import get_current_time_millis
+from mlflow.utils.validation import MAX_EXPERIMENT_TAG_VAL_LENGTH
 
 from nanogpt.tracking.store_errors import again_if_beaten
 
@@ -75,13 +76,16 @@ class View:
 
 
 def share(views: Sequence[View], experiment_id: str) -> None:
-    """Keep the views with the experiment, each anew unless a person has changed it in the UI."""
+    """Keep the views with the experiment, each anew unless a person has changed it in the UI.
+
+    One with more columns than a tag can hold is left out.
+    """
     client = mlflow.MlflowClient()
     known = client.get_experiment(experiment_id).tags
     for view in views:
-        name, now = f"{TAG}{view.key}", get_current_time_millis()
-        if not is_changed(known.get(name, "")):
-            again_if_beaten(partial(client.set_experiment_tag, experiment_id, name, view.tag(now)))
+        name, value = f"{TAG}{view.key}", view.tag(get_current_time_millis())
+        if not is_changed(known.get(name, "")) and len(value) <= MAX_EXPERIMENT_TAG_VAL_LENGTH:
+            again_if_beaten(partial(client.set_experiment_tag, experiment_id, name, value))
 
 
 def is_changed(tag: str) -> bool:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import zlib
 from pathlib import Path
@@ -51,3 +52,10 @@ def test_a_view_is_made_anew_unless_a_person_has_changed_it(models: str) -> None
     client.set_experiment_tag(experiment, name, json.dumps(kept | {"state": ""}))
     share(VIEWS, experiment)
     assert json.loads(client.get_experiment(experiment).tags[name])["state"] == kept["state"]
+
+
+def test_a_view_that_no_tag_can_hold_is_left_out(models: str) -> None:
+    experiment = mlflow.create_experiment("many domains")
+    share(study_views([hashlib.sha512(bytes([i])).hexdigest() for i in range(200)]), experiment)
+    kept = {name.removeprefix(TAG) for name in mlflow.get_experiment(experiment).tags if name.startswith(TAG)}
+    assert kept == {view.key for view in VIEWS[1:]}
