@@ -125,10 +125,10 @@ def test_what_is_not_finished_of_several_trainings_goes_on(client: MlflowClient,
     settings = (*SEEDS, "--train-together", "2", "--state-seconds", "0")
     whole, group = [], training_phase.train_and_log
 
-    def interrupted(tracked, trainings) -> None:
+    def interrupted(tracked, trainings, share) -> None:
         whole.append([training.run.id for training in tracked])
         if len(whole) == 1:
-            return group(tracked, trainings)
+            return group(tracked, trainings, share)
         for records in training_phase.train_together([Pretraining(t.corpus, t.config) for t in tracked]):
             training_phase.log_records(tracked, records)
             for training, progress in zip(tracked, records, strict=True):
