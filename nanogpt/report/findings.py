@@ -43,17 +43,17 @@ def ahead_findings(comparisons: pd.DataFrame) -> Iterator[str]:
     last = latest_stage(comparisons)
     rows = comparisons[comparisons["stage"] == last]
     kinds = rows["rival"].map({STRONGEST_COUNTS: f"a {STRONGEST_COUNTS}", JOINT: "the model of all domains"})
-    clauses = []
     for kind, rivals in rows.groupby(kinds.fillna("the next model"), sort=False):
         nearest = nearest_rivals(rivals)
-        parts = [f"{row['ahead_bits_per_byte']:+.2f} ({row['ahead_low']:+.2f} to {row['ahead_high']:+.2f}) on "
+        leads = [f"{row['ahead_bits_per_byte']:+.2f} ({row['ahead_low']:+.2f} to {row['ahead_high']:+.2f}) on "
                  f"{row['target']}" + (f" against {row['rival']}" if rivals["rival"].nunique() > 1 else "")
                  for row in nearest]
-        clauses.append(f"{kind} by {listed(parts)} (ahead in {sum(map(is_ahead, nearest))} of {len(nearest)})")
+        yield (f"Each domain's own {last} model leads {kind} in {sum(map(is_ahead, nearest))} of {len(nearest)} "
+               f"domains. Its lead: {listed(leads)}.")
     seeds = f" and {rows['seeds'].iloc[0]} trainings of each domain" if rows["seeds"].iloc[0] > 1 else ", one training"
-    yield (f"On the same characters, each domain's own {last} model leads {'; '.join(clauses)}: bits per byte, 95 % "
-           f"intervals over {_span(rows['units'], 'd')} units of text{seeds}; ahead is a lead whose "
-           f"lower limit is above 0 and that holds after Holm's correction over {len(rows)} comparisons.")
+    yield (f"These leads are in bits per byte on the same characters, with 95 % intervals over "
+           f"{_span(rows['units'], 'd')} units of text{seeds}. One counts where its lower limit is above 0 and it "
+           f"holds after Holm's correction over {len(rows)} comparisons.")
 
 
 def of_domains(zero_shot: pd.DataFrame) -> pd.DataFrame:
@@ -97,7 +97,7 @@ def seed_findings(means: pd.DataFrame) -> Iterator[str]:
     parts = [f"{_span(rows['seed_deviation'])} on {text}" for rows, text in ((own, "the own text"), (away, "others"))
              if len(rows)]
     yield (f"Trainings that differ in the seed alone ({last['seeds'].iloc[0]} of each domain) have a standard "
-           f"deviation of {listed(parts)}, bits per byte: smaller differences than that say nothing.")
+           f"deviation of {listed(parts)}, bits per byte. Smaller differences say nothing.")
 
 
 def outlier_findings(zero_shot: pd.DataFrame) -> Iterator[str]:
@@ -128,10 +128,10 @@ def author_findings(writing: pd.DataFrame) -> Iterator[str]:
     abroad = last[last["prompt_domain"].isin(last["source"].unique()) & (last["prompt_domain"] != last["source"])]
     if len(abroad):
         model, prompt = ((abroad["written_domain"] == abroad[column]).mean() for column in ("source", "prompt_domain"))
-        yield (f"After a prompt of another domain, what the last models write reads like the model's own domain in "
-               f"{model:.0%} of {len(abroad)} texts and like the prompt's in {prompt:.0%} (by a classifier of "
-               f"character n-grams with a held-out accuracy of {last['classifier_accuracy'].iloc[0]:.1%}); of all "
-               f"that they write, {last['copied_share'].mean():.1%} is copied from the training text in spans of 20.")
+        yield (f"After a prompt of another domain, the last models write like their own domain in {model:.0%} of "
+               f"{len(abroad)} texts and like the prompt's in {prompt:.0%}. A classifier of character n-grams says so; "
+               f"its held-out accuracy is {last['classifier_accuracy'].iloc[0]:.1%}. Of all that they write, "
+               f"{last['copied_share'].mean():.1%} is copied from the training text in spans of 20.")
 
 
 def attribution_findings(faithfulness: pd.DataFrame) -> Iterator[str]:
@@ -142,7 +142,7 @@ def attribution_findings(faithfulness: pd.DataFrame) -> Iterator[str]:
     if means.empty:    # every prompt was too short
         return
     parts = [f"{means[name]:.2f} by {spaced(name)}" for name in means.index if name != "leave_one_out"]
-    yield (f"What happens when a character is taken away is ranked (Spearman) {listed(parts)}; a map that does not "
+    yield (f"What happens when a character is taken away is ranked (Spearman) {listed(parts)}. A map that does not "
            "rank it better than recency adds nothing to it.")
 
 
@@ -200,7 +200,7 @@ def _of_entropy(zero_shot: pd.DataFrame) -> Iterator[str]:
     if len(own) and len(away):
         yield (f"The mean entropy of the predictions went from {own_first['entropy_nats'].mean():.2f} to "
                f"{own['entropy_nats'].mean():.2f} nats on the own domain and from "
-               f"{away_first['entropy_nats'].mean():.2f} to {away['entropy_nats'].mean():.2f} on the others; there, "
+               f"{away_first['entropy_nats'].mean():.2f} to {away['entropy_nats'].mean():.2f} on the others. There, "
                f"characters never seen in training carry {away['unseen_loss_share'].min():.1%} to "
                f"{away['unseen_loss_share'].max():.1%} of the loss.")
 
@@ -228,7 +228,7 @@ def _of_temperatures(zero_shot: pd.DataFrame) -> Iterator[str]:
              for values, where in zip(overconfidence(zero_shot), ("at home", "away"), strict=True)]
     if len(own) and len(away):
         yield (f"The temperature that fits best at the end is {_span(own['temperature'])} on the own domain and "
-               f"{_span(away['temperature'])} on the others (1: calibrated, above: overconfident); confidence less "
+               f"{_span(away['temperature'])} on the others (1: calibrated, above: overconfident). Confidence less "
                f"accuracy is {listed(parts)}.")
 
 
@@ -243,7 +243,7 @@ def _of_counting(zero_shot: pd.DataFrame) -> Iterator[str]:
             parts.append(f"to the {name} at step {means.idxmin():,} ({means.min():.2f} nats; at the end "
                          f"{means.iloc[-1]:.2f})")
     if parts:
-        yield f"On the own text the predictions come nearest {listed(parts)}: what lies beyond is context."
+        yield f"On the own text the predictions come nearest {listed(parts)}. What lies beyond is context."
 
 
 def _of_distances(zero_shot: pd.DataFrame, distances: pd.DataFrame) -> Iterator[str]:
@@ -258,7 +258,7 @@ def _of_distances(zero_shot: pd.DataFrame, distances: pd.DataFrame) -> Iterator[
                  for column, name in (("trigram_divergence_bits", "the Jensen–Shannon divergence of trigrams"),
                                       ("compression_distance", "the compression distance"))]
         yield (f"Over {len(pairs)} ordered pairs of domains, the rank correlation of the zero-shot loss with the "
-               f"distance of the texts is {listed(parts)}; so few pairs describe and do not prove.")
+               f"distance of the texts is {listed(parts)}. So few pairs describe and do not prove.")
 
 
 def leaks(leakage: pd.DataFrame) -> list[str]:
@@ -281,7 +281,7 @@ def _of_leaks(leakage: pd.DataFrame) -> Iterator[str]:
     told = leaks(leakage)
     if told:
         more = [f"{len(told) - NAMED_LEAKS} more"] if len(told) > NAMED_LEAKS else []
-        yield (f"{WARNING}: test text was seen in training. {listed([*told[:NAMED_LEAKS], *more])}; a loss there also "
+        yield (f"{WARNING}: test text was seen in training. {listed([*told[:NAMED_LEAKS], *more])}. A loss there also "
                "measures what was memorised.")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 
 import pandas as pd
 import pytest
@@ -12,6 +13,9 @@ from nanogpt.config import JOINT, STRONGEST_COUNTS
 from nanogpt.report.findings import LEAKED_SHARE, NAMED_LEAKS, findings, leaks
 from nanogpt.report.tables import StudyTables
 from nanogpt.transfer.tables import stage_comparisons
+
+MOST_WORDS = 45
+"""Of a sentence about three domains."""
 
 
 def text_of(study: StudyTables, **changes: pd.DataFrame) -> str:
@@ -46,14 +50,14 @@ def test_one_domain_alone_has_no_rival() -> None:
 
 def test_the_evaluation_is_told_as_it_is(study: StudyTables) -> None:
     text = text_of(study)
-    assert "leads the next model by +1.00 (+0.80 to +1.20)" in text and "(ahead in 3 of 3)" in text
-    assert "a 5-gram by +0.10 (-0.10 to +0.30)" in text and "(ahead in 0 of 3)" in text
+    assert "leads the next model in 3 of 3 domains. Its lead: +1.00 (+0.80 to +1.20)" in text
+    assert "leads a 5-gram in 0 of 3 domains. Its lead: +0.10 (-0.10 to +0.30)" in text
     assert "over 100 units of text and 2 trainings of each domain" in text
     assert "a standard deviation of 0.01 on the own text and 0.01 on others" in text
     assert "1.00 on the own domain and 1.50 on the others" in text
     assert "to the unigram at step 50 (0.00 nats; at the end 7.50)" in text and "to the bigram at step 200" in text
     assert "0.40% of its characters" in text and "6 ordered pairs" in text
-    assert "in 67% of 6 texts and like the prompt's in 33%" in text and "held-out accuracy of 97.5%" in text
+    assert "in 67% of 6 texts and like the prompt's in 33%" in text and "held-out accuracy is 97.5%" in text
     own = study.table("zero_shot").query("source == target and step == @LAST", local_dict={"LAST": max(STEPS)})
     losses = own.set_index("target")["bits_per_byte"]
     below = [sum(bits < losses[name] for bits in (2.4, 2.6)) for name in DOMAINS]
@@ -95,7 +99,7 @@ def test_a_leak_is_the_first_finding_and_names_the_worst_texts(study: StudyTable
     assert leaks(cells) == [own, other], "the own text first; a share of just the threshold is none"
     assert f"{own} and {other}" in told[0] and len(told) == len(findings(study))
     many = pd.concat([cells[:1]] * (NAMED_LEAKS + 2))
-    assert "and 2 more;" in text_of(study, leakage=many) and leaks(pd.DataFrame()) == []
+    assert "and 2 more." in text_of(study, leakage=many) and leaks(pd.DataFrame()) == []
 
 
 def test_without_a_leak_its_sentence_keeps_its_place(study: StudyTables) -> None:
@@ -119,7 +123,13 @@ def test_the_joint_model_is_no_rival_of_the_domains_own(study: StudyTables) -> N
     joint = zero_shot[zero_shot["source"] == "math"].assign(source=JOINT, bits_per_byte=0.1, temperature=9.0)
     better = rivals[rivals["rival"] == STRONGEST_COUNTS].assign(rival=JOINT, ahead_bits_per_byte=-1.5)
     text = text_of(study, zero_shot=pd.concat([zero_shot, joint]), comparisons=pd.concat([rivals, better]))
-    assert "for all 3 domains" in text and "leads the next model by +1.00" in text
-    assert "the model of all domains by -1.50" in text and "9.00" not in text
+    assert "for all 3 domains" in text and "leads the next model in 3 of 3 domains. Its lead: +1.00" in text
+    assert "leads the model of all domains in 0 of 3 domains. Its lead: -1.50" in text and "9.00" not in text
     tables = {**study.tables, "zero_shot": pd.concat([zero_shot, joint])}
     assert JOINT in dataclasses.replace(study, tables=tables).domains
+
+
+def test_a_finding_is_told_in_short_sentences(study: StudyTables) -> None:
+    told = [sentence for finding in findings(study) for sentence in re.split(r"[.;] (?=[A-Z])", finding)
+            if not sentence.startswith("Adapt")]        # of transfers: transfer/tables.py
+    assert max(len(sentence.split()) for sentence in told) <= MOST_WORDS, max(told, key=lambda text: len(text.split()))
