@@ -28,9 +28,9 @@ from nanogpt.text.overlap import (
 
 HIGHEST_ORDER = 6
 """Characters of the longest n-grams that are counted."""
-MOST_READ = 10_000_000
-"""Characters of a longer training text that are counted (from everywhere in it) or compressed (its last ones): xz
-itself looks back no further, and counts take fifty bytes for each."""
+MOST_READ = 5_000_000
+"""Characters of a longer training text that are counted (from everywhere in it) or compressed (its last ones):
+xz itself looks back eight million, and counts take a hundred bytes for each."""
 DISTANCE_CHARACTERS = 100_000
 """Of the training texts whose distance is measured."""
 ORDER_NAMES = {0: "uniform", 1: "unigram", 2: "bigram"}
@@ -48,7 +48,7 @@ def baseline_rows(corpus: Corpus, test: Split, bits_by_baseline: Mapping[str, Te
     """Yield the bits per byte of every baseline that has read the domain's training text, MOST_READ of it."""
     for name, bits_N in bits_by_baseline.items():
         yield {"target": corpus.name, "baseline": name, "bits_per_byte": float(bits_N.sum()) / test.n_bytes}
-    training, text = corpus.train.text[-MOST_READ:], test.text
+    training, text = corpus.train.characters(len(corpus.train) - MOST_READ, len(corpus.train)), test.text
     for name, compress in COMPRESSORS.items():
         yield {"target": corpus.name, "baseline": name,
                "bits_per_byte": compressed_bits_per_byte(training, text, compress)}
@@ -57,7 +57,7 @@ def baseline_rows(corpus: Corpus, test: Split, bits_by_baseline: Mapping[str, Te
 def distance_rows(corpora: Mapping[str, Corpus]) -> Iterator[dict[str, Any]]:
     """Yield how far apart the training texts of each two domains are."""
     for first, second in combinations(corpora, 2):
-        first_text, second_text = (corpora[name].train.head(DISTANCE_CHARACTERS) for name in (first, second))
+        first_text, second_text = (corpora[name].train.characters(0, DISTANCE_CHARACTERS) for name in (first, second))
         yield {"first": first, "second": second, "vocabulary_overlap": vocabulary_overlap(first_text, second_text),
                "trigram_divergence_bits": trigram_divergence(first_text, second_text),
                "compression_distance": compression_distance(first_text, second_text)}
@@ -67,8 +67,8 @@ def leakage_rows(corpora: Mapping[str, Corpus]) -> Iterator[dict[str, Any]]:
     """Yield how much of each test text a training text holds too: in exact spans, and with near copies of passages."""
     tests = {name: corpus.test.text for name, corpus in corpora.items()}
     for training, corpus in corpora.items():
-        text = corpus.train.text
-        both = zip(shared_spans(text, tests.values()), copied_passages(text, tests.values()), strict=True)
+        both = zip(shared_spans(corpus.train.stretches(), tests.values()),
+                   copied_passages(corpus.train.stretches(), tests.values()), strict=True)
         for (test, tested), (shared_N, passages_N) in zip(tests.items(), both, strict=True):
             copied_N = shared_N | passages_N
             yield {"training": training, "test": test, "shared_characters": int(shared_N.sum()),

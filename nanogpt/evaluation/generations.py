@@ -84,7 +84,7 @@ def copied_shares(generations: Sequence[Row], corpora: Mapping[str, Corpus]) -> 
     for name, corpus in corpora.items():
         places = [i for i, row in enumerate(generations) if row["source"] == name]
         texts = [generations[i]["text"] for i in places]
-        for i, shared_N in zip(places, shared_spans(corpus.train.text, texts, COPIED_SPAN), strict=True):
+        for i, shared_N in zip(places, shared_spans(corpus.train.stretches(), texts, COPIED_SPAN), strict=True):
             shares[i] = float(shared_N.double().mean())
     return shares
 

@@ -15,6 +15,7 @@ from nanogpt.evaluation.comparison import bits_interval
 from nanogpt.evaluation.evaluate import Evaluation, WindowLogits, evaluate, window_logits
 from nanogpt.evaluation.metrics import bits
 from nanogpt.evaluation.ngram import NGram, divergences, fit_ngram
+from nanogpt.model.allocator import return_freed_memory
 from nanogpt.model.checkpoint import Checkpoint
 from nanogpt.model.gpt import GPT
 from nanogpt.text.corpus import Corpus, Split
@@ -46,12 +47,14 @@ def scored_texts(corpora: Mapping[str, Corpus], config: Config) -> ScoredTexts:
     analysis = config.analysis
     whole = {name: ScoredText(corpus.test, text_groupings(corpus.test)) for name, corpus in corpora.items()}
     samples = {name: corpus.test.spread(analysis.eval_characters) for name, corpus in corpora.items()}
-    return ScoredTexts(
+    texts = ScoredTexts(
         whole,
         {name: whole[name] if split is whole[name].split else ScoredText(split, text_groupings(split))
          for name, split in samples.items()},
         {name: corpus.validation.spread(analysis.temperature_characters) for name, corpus in corpora.items()},
         {name: fit_ngram(corpus.train.spread(MOST_READ), HIGHEST_ORDER) for name, corpus in corpora.items()})
+    return_freed_memory()
+    return texts
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""A trick: a setting of the C library's allocator, for the whole process.
+"""A trick: settings of the C library's allocator, for the whole process.
 
 It may go when a training step takes as long without it (`benchmarks/train_speed.py`).
 """
@@ -19,9 +19,21 @@ def keep_freed_memory() -> None:
     training step on two cores (benchmarks/README.md). Elsewhere than on glibc it does nothing. It holds for the
     whole process, so the programs call it (commands, benchmarks) and no library function does.
     """
-    if sys.platform.startswith("linux"):
-        with contextlib.suppress(OSError, AttributeError):
-            libc = ctypes.CDLL(None)
-            trim_threshold, mmap_threshold, gigabyte = -1, -3, 1 << 30
-            libc.mallopt(mmap_threshold, gigabyte)
-            libc.mallopt(trim_threshold, gigabyte)
+    with contextlib.suppress(OSError, AttributeError):
+        trim_threshold, mmap_threshold, gigabyte = -1, -3, 1 << 30
+        libc = library()
+        libc.mallopt(mmap_threshold, gigabyte)
+        libc.mallopt(trim_threshold, gigabyte)
+
+
+def return_freed_memory() -> None:
+    """Return to the system what was freed, where work of another kind begins: after texts were read or counted."""
+    with contextlib.suppress(OSError, AttributeError):
+        library().malloc_trim(0)
+
+
+def library() -> ctypes.CDLL:
+    """Load the C library. OSError where it is not Linux's; functions that it lacks are AttributeErrors."""
+    if not sys.platform.startswith("linux"):
+        raise OSError("no glibc")
+    return ctypes.CDLL(None)

@@ -15,6 +15,7 @@ from nanogpt.evaluation import baselines
 from nanogpt.evaluation.comparison import comparisons, specialisation, zero_shot_means
 from nanogpt.evaluation.generations import generations, writing_rows
 from nanogpt.evaluation.rows import ScoredTexts, score_domains, scored_texts
+from nanogpt.model.allocator import return_freed_memory
 from nanogpt.model.payload import load_payload, save_payload
 from nanogpt.report.findings import ahead_findings, author_findings, leaks
 from nanogpt.study.cells import FOLDER, run_cell
@@ -131,6 +132,7 @@ def fill_comparisons(bits: CharacterBits, texts: ScoredTexts, study: Study, tabl
     counted = {name: baselines.counted_bits(texts.ngrams[name], split) for name, split in tests.items()}
     for name, corpus in study.corpora.items():
         tables.add("baselines", baselines.baseline_rows(corpus, tests[name], counted[name]))
+    return_freed_memory()
     tables.add("distances", baselines.distance_rows(study.corpora))
     tables.add("leakage", baselines.leakage_rows(study.corpora))
     for leak in leaks(tables.frame("leakage")):

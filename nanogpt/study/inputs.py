@@ -9,6 +9,7 @@ from pathlib import Path
 
 from nanogpt.config import JOINT, Config, Row
 from nanogpt.errors import UserError, require
+from nanogpt.model.allocator import return_freed_memory
 from nanogpt.model.checkpoint import Checkpoint
 from nanogpt.model.device import resolve_device
 from nanogpt.model.gpt import GPT
@@ -84,6 +85,7 @@ def read_texts(config: Config) -> list[DomainText]:
     for spec in config.data.domain_specs:
         text = load_domain(spec, config.data.corpora, cache)
         texts[text.name] = text
+    return_freed_memory()
     return list(texts.values())
 
 

@@ -6,7 +6,7 @@ Shape suffixes: N characters of a text, C characters of context, V characters of
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import accumulate
@@ -49,23 +49,32 @@ class Piece(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """A part of a text in one or more pieces, one after the other, as ids; its characters stay in their text."""
+    """A part of a text in one or more pieces, one after the other; its characters stay in their text."""
 
-    ids_N: Tensor = field(repr=False)       # int16, or int32 where there are many characters to know
     vocabulary: Vocabulary
     pieces: tuple[Piece, ...] = field(repr=False)
 
     def __len__(self) -> int:
-        return len(self.ids_N)
+        return self.pieces[-1].end if self.pieces else 0
+
+    @cached_property
+    def ids_N(self) -> Tensor:
+        """Its characters as ids, from when they are first asked for: int16, or int32 for a large vocabulary."""
+        return self.vocabulary.encode_small(self.stretches(), len(self))
 
     @property
     def text(self) -> str:
         """Its characters, made anew each time."""
-        return "".join(piece.text for piece in self.pieces)
+        return "".join(self.stretches())
 
-    def head(self, characters: int) -> str:
-        """Return its first characters."""
-        return self.part([self.clipped(piece, 0, characters) for piece in self.pieces if piece.begin < characters]).text
+    def stretches(self) -> Iterator[str]:
+        """Give its characters piece by piece: a long text need not be there twice."""
+        return (piece.text for piece in self.pieces)
+
+    def characters(self, first: int, last: int) -> str:
+        """Return the characters `first` to before `last`."""
+        return "".join(piece.text[max(0, first - piece.begin):last - piece.begin] for piece in self.pieces
+                       if piece.begin < last and piece.end > first)
 
     @cached_property
     def n_bytes(self) -> int:
@@ -117,32 +126,30 @@ class Split:
     def clipped(self, piece: Piece, first: int, last: int) -> Piece:
         """Return what of a piece lies between two places; what of it stands before is context."""
         begin = max(first, piece.begin)
-        return piece._replace(begin=begin, end=min(last, piece.end), at=piece.at + begin - piece.begin,
-                              context_C=torch.cat((piece.context_C, self.ids_N[piece.begin:begin])))
+        before = piece.text[:begin - piece.begin]
+        return piece._replace(begin=begin, end=min(last, piece.end), at=piece.at + len(before), context_C=torch.cat(
+            (piece.context_C, self.vocabulary.encode_small([before], len(before)))))
 
     def part(self, pieces: Sequence[Piece]) -> Split:
         """Return the split of some of its pieces, or of parts of them."""
         ends = list(accumulate(piece.end - piece.begin for piece in pieces))
-        return Split(torch.cat([self.ids_N[:0], *(self.ids_N[piece.begin:piece.end] for piece in pieces)]),
-                     self.vocabulary,
-                     tuple(piece._replace(begin=end - piece.end + piece.begin, end=end)
-                           for piece, end in zip(pieces, ends, strict=True)))
+        return Split(self.vocabulary, tuple(piece._replace(begin=end - piece.end + piece.begin, end=end)
+                                            for piece, end in zip(pieces, ends, strict=True)))
 
 
 def make_split(text: str, vocabulary: Vocabulary) -> Split:
-    """Encode `text`, in one piece."""
-    ids_N = vocabulary.encode_small([text])
-    return Split(ids_N, vocabulary, (Piece(0, len(text), 0, ids_N[:0], text, 0),))
+    """Make a split of a text, in one piece."""
+    return Split(vocabulary, (Piece(0, len(text), 0, vocabulary.encode_small([], 0), text, 0),))
 
 
 def split_of(text: str, stretches: Sequence[Stretch], vocabulary: Vocabulary, context: int) -> Split:
-    """Encode stretches of a text, each with up to `context` characters before it."""
+    """Make a split of stretches of a text, each with up to `context` characters before it."""
     ends = accumulate(stretch.end - stretch.begin for stretch in stretches)
     before = (text[max(stretch.context, stretch.begin - context):stretch.begin] for stretch in stretches)
-    pieces = tuple(Piece(end - stretch.end + stretch.begin, end, stretch.unit, vocabulary.encode_small([characters]),
-                         text, stretch.begin)
+    pieces = tuple(Piece(end - stretch.end + stretch.begin, end, stretch.unit,
+                         vocabulary.encode_small([characters], len(characters)), text, stretch.begin)
                    for end, stretch, characters in zip(ends, stretches, before, strict=True))
-    return Split(vocabulary.encode_small(piece.text for piece in pieces), vocabulary, pieces)
+    return Split(vocabulary, pieces)
 
 
 def joined(splits: Sequence[Split]) -> Split:
@@ -152,7 +159,7 @@ def joined(splits: Sequence[Split]) -> Split:
         pieces += [piece._replace(begin=base + piece.begin, end=base + piece.end, unit=units + piece.unit)
                    for piece in split.pieces]
         units += 1 + max((piece.unit for piece in split.pieces), default=0)
-    return Split(torch.cat([split.ids_N for split in splits]), splits[0].vocabulary, tuple(pieces))
+    return Split(splits[0].vocabulary, tuple(pieces))
 
 
 @dataclass(frozen=True, eq=False)
@@ -197,7 +204,7 @@ class Corpus:
         for split in splits.values():
             for piece in split.pieces:
                 used.update(piece.text.encode())
-        unknown = sum(int((split.ids_N == UNKNOWN).sum()) for split in splits.values())
+        unknown = sum(len(split) - int(torch.count_nonzero(split.ids_N)) for split in splits.values())
         return {"domain": source.name, "source": source.source, "origin": source.origin, "licence": source.licence,
                 "raw_bytes": source.raw_bytes, "raw_sha256": source.raw_sha256, "bytes": source.n_bytes,
                 "characters": source.n_characters, "sha256": source.sha256,

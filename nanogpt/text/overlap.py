@@ -25,8 +25,10 @@ NEAR_SPAN, PASSAGE, DENSITY = 32, 300, 0.5
 """A passage is copied where, of PASSAGE characters, at least the share DENSITY lies in shared spans of NEAR_SPAN
 letters, digits and spaces. Chosen by measurement: shorter spans are common phrases, and too few of the longer ones
 survive a change of one character in 40."""
-PART, PARTS_SHARE = 10_000_000, 5_000
+PART, PARTS_SHARE = 2_000_000, 5_000
 """Characters of a training text that are read at once, and those that are read again, in which a span lies whole."""
+SIEVE_BITS = 24
+BASE = 0x5851F42D4C957F2D
 SPACE = ord(" ")
 COMPRESSORS: dict[str, Callable[[bytes], bytes]] = {"gzip": gzip.compress, "xz": lzma.compress}
 Compressor = Callable[[bytes], bytes]
@@ -92,27 +94,44 @@ def folded(text: str) -> Reading:
     return Reading(code_K[~again_K], place_K[~again_K])
 
 
-def shared_spans(training: str, tests: Iterable[str], length: int = SPAN,
+def shared_spans(training: str | Iterable[str], tests: Iterable[str], length: int = SPAN,
                  read: Callable[[str], Reading] = every_character) -> Iterator[Tensor]:
     """Say of each test which of its characters lie in a span of `length` that `training` holds too, booleans (N,).
 
     Spans are `length` of the characters that `read` keeps, and cover what lies between them. They are compared by a
-    polynomial modulo 2**64, so a false alarm has a chance of about N² / 2**64. A long `training` is read part by part.
+    polynomial modulo 2**64, so a false alarm has a chance of about N² / 2**64. `training` is a text, or the
+    stretches of one in their order; a long one is read part by part.
     """
     tests = list(tests)
     readings = [read(test) for test in tests]
     hashes = [span_hashes(reading.code_K, length) for reading in readings]
-    found = [torch.zeros(len(numbers), dtype=torch.bool) for numbers in hashes]
-    for begin in range(0, max(1, len(training)), PART):
-        known = span_hashes(read(training[begin:begin + PART + PARTS_SHARE]).code_K, length).sort().values
-        for numbers, seen in zip(hashes, found, strict=True):
-            seen |= torch.searchsorted(known, numbers, right=True) > torch.searchsorted(known, numbers)
-    for test, (_, place_K), seen in zip(tests, readings, found, strict=True):
+    asked, place = torch.cat([torch.empty(0, dtype=torch.int64), *hashes]).unique(return_inverse=True)
+    likely, found = torch.zeros(2**SIEVE_BITS, dtype=torch.bool), torch.zeros(len(asked), dtype=torch.bool)
+    likely[asked % 2**SIEVE_BITS] = True        # most spans of the training text need not be looked for
+    for part in parts_of([training] if isinstance(training, str) else training):
+        known = span_hashes(read(part).code_K, length)
+        known = known[likely[known % 2**SIEVE_BITS]]
+        at = torch.searchsorted(asked, known).clamp(max=len(asked) - 1)
+        found[at[asked[at] == known]] = True
+    for test, (_, place_K), seen in zip(tests, readings, found[place].split(list(map(len, hashes))), strict=True):
         first = seen.nonzero().flatten()
         yield covered(place_K[first], place_K[first + length - 1] + 1, len(test))
 
 
-def copied_passages(training: str, tests: Iterable[str]) -> Iterator[Tensor]:
+def parts_of(stretches: Iterable[str]) -> Iterator[str]:
+    """Give a text in parts of PART characters or more, each with the last PARTS_SHARE of the part before it."""
+    held, new = list[str](), 0
+    for stretch in stretches:
+        held.append(stretch)
+        new += len(stretch)
+        if new >= PART:
+            yield (part := "".join(held))
+            held, new = [part[-PARTS_SHARE:]], 0
+    if new:
+        yield "".join(held)
+
+
+def copied_passages(training: str | Iterable[str], tests: Iterable[str]) -> Iterator[Tensor]:
     """Say of each test which of its characters are copied from `training` in a passage, booleans (N,).
 
     White space, case and punctuation do not matter, and a letter may differ here and there: such a copy still holds
@@ -133,8 +152,22 @@ def covered(first: Tensor, end: Tensor, length: int) -> Tensor:
 
 
 def span_hashes(code_K: Tensor, length: int) -> Tensor:
-    """Return a number for each span of `length` codes, equal for equal spans."""
-    hashes = torch.zeros(max(0, len(code_K) - length + 1), dtype=torch.int64)
-    for offset in range(length):
-        hashes = hashes * 0x5851F42D4C957F2D + code_K[offset:offset + len(hashes)]
+    """Return a number for each span of `length` codes, equal for equal spans.
+
+    It is a polynomial with the codes as coefficients, put together from those of spans of 1, 2, 4, … codes.
+    """
+    count = max(0, len(code_K) - length + 1)
+    hashes, done = torch.zeros(count, dtype=torch.int64), 0
+    doubled, size, power = code_K, 1, BASE          # power: BASE to the `size`, modulo 2**64
+    while count and done < length:
+        if length & size:
+            hashes = hashes * power + doubled[done:done + count]
+            done += size
+        doubled = doubled[:-size] * power + doubled[size:]
+        size, power = 2 * size, signed(power * power)
     return hashes
+
+
+def signed(number: int) -> int:
+    """Return what is left of an integer in 64 bits with a sign."""
+    return (number + 2**63) % 2**64 - 2**63

@@ -12,6 +12,7 @@ import hashlib
 import platform
 import re
 import sysconfig
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
@@ -24,6 +25,7 @@ from nanogpt.text import readers
 from nanogpt.text.cache import CleanedText, cache_folder, cached_text
 from nanogpt.text.readers import RawFile, Reader, joined, thinned
 from nanogpt.text.user_files import HUB, read_user_text
+from nanogpt.text.vocabulary import CHARACTERS_AT_ONCE
 
 GITHUB = "https://raw.githubusercontent.com/"
 STANDARD_LIBRARY = "python"
@@ -111,6 +113,11 @@ fits."""
 DOMAINS: tuple[str, ...] = tuple(BUILT_IN)
 
 
+def utf8(text: str) -> Iterator[bytes]:
+    """Give a text in UTF-8, part by part."""
+    return (text[begin:begin + CHARACTERS_AT_ONCE].encode() for begin in range(0, len(text), CHARACTERS_AT_ONCE))
+
+
 @dataclass(frozen=True)
 class DomainText:
     """A domain's cleaned text and where it came from.
@@ -132,12 +139,15 @@ class DomainText:
     @cached_property
     def sha256(self) -> str:
         """SHA-256 of the cleaned text in UTF-8, 64 hexadecimal digits."""
-        return hashlib.sha256(self.text.encode()).hexdigest()
+        digest = hashlib.sha256()
+        for part in utf8(self.text):
+            digest.update(part)
+        return digest.hexdigest()
 
     @cached_property
     def n_bytes(self) -> int:
         """Size of the cleaned text in UTF-8 bytes."""
-        return len(self.text.encode())
+        return sum(map(len, utf8(self.text)))
 
     @property
     def n_characters(self) -> int:

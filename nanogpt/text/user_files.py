@@ -66,7 +66,7 @@ def read_user_text(domain: str, place: str) -> UserText:
             size += len(raw)
             documents += map(clean, texts_of(domain, path, raw, column))
             del raw
-    documents = [document for document in documents if document.strip()]
+    documents = [document for document in documents if document and not document.isspace()]
     if not documents:
         raise UserError(f"file of domain {domain!r} must hold text, got {place!r} with {size} bytes and nothing to "
                         "read")
@@ -204,13 +204,19 @@ def hub_texts(domain: str, name: str, column: str) -> Iterator[str]:
 def clean(text: str) -> str:
     """Return a text without its byte-order mark, with LF at its line ends, in NFC.
 
-    It is normalised some lines at a time: that takes several bytes for each character. No character composes with a
-    line end.
+    It is looked at some lines at a time: to normalise takes several bytes for each character. No character composes
+    with a line end.
     """
     text = text.removeprefix("\ufeff").replace("\r\n", "\n")
-    parts, begin = [], 0
+    if all(unicodedata.is_normalized("NFC", part) for part in in_lines(text)):
+        return text
+    return "".join(unicodedata.normalize("NFC", part) for part in in_lines(text))
+
+
+def in_lines(text: str) -> Iterator[str]:
+    """Cut a text after line ends into parts of CHARACTERS_AT_ONCE or a little more."""
+    begin = 0
     while begin < len(text):
         end = text.find("\n", begin + CHARACTERS_AT_ONCE) + 1 or len(text)
-        parts.append(unicodedata.normalize("NFC", text[begin:end]))
+        yield text[begin:end]
         begin = end
-    return "".join(parts)

@@ -66,16 +66,20 @@ class Vocabulary:
 
     def encode(self, text: str) -> Tensor:
         """Return ids (N,) int64; unknown characters become 0."""
-        return self.encode_small([text]).long()
+        return self.encode_small([text], len(text)).long()
 
-    def encode_small(self, texts: Iterable[str]) -> Tensor:
-        """Return the ids (N,) of some texts, one after the other, in the smallest type: int16, or int32 for many."""
-        parts = [np.empty(0, self.table.dtype)]
+    def encode_small(self, texts: Iterable[str], characters: int) -> Tensor:
+        """Return the ids (N,) of texts of so many characters in all, one after the other, in the smallest type.
+
+        That is int16, or int32 for a large vocabulary.
+        """
+        ids_N, end = np.empty(characters, self.table.dtype), 0
         for text in texts:
             for begin in range(0, len(text), CHARACTERS_AT_ONCE):
                 codes = code_points(text[begin:begin + CHARACTERS_AT_ONCE])
-                parts.append(self.table[np.minimum(codes, len(self.table) - 1)])
-        return torch.from_numpy(np.concatenate(parts))
+                ids_N[end:end + len(codes)] = self.table[np.minimum(codes, len(self.table) - 1)]
+                end += len(codes)
+        return torch.from_numpy(ids_N)
 
     def decode(self, ids: Iterable[int], unknown: str = "\N{REPLACEMENT CHARACTER}") -> str:
         """Return the text of ids, with `unknown` in place of each id 0."""

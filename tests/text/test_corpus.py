@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import os
+import subprocess
+import sys
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
-from support import domain_text
+from support import ROOT, domain_text
 
 from nanogpt.config import JOINT, SPLIT_WAYS, DataConfig
 from nanogpt.errors import UserError
@@ -254,3 +258,26 @@ def test_an_excerpt_is_a_few_whole_lines_of_the_training_text() -> None:
     assert shown == lines[begin:begin + EXCERPT_LINES] and corpus.excerpt() in corpus.train.text
     endless = make_corpora([domain_text("x", "ab " * 2000)], DataConfig(min_count=1), 8)["x"].excerpt()
     assert 0 < len(endless) <= EXCERPT_CHARACTERS and set(endless) == set("ab ")
+
+
+MEASURED = """
+import resource, sys
+from nanogpt.config import DataConfig
+from nanogpt.text.corpus import make_corpora
+from nanogpt.text.sources import load_domain
+def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+before = peak()
+corpus = make_corpora([load_domain("big=big.txt", "embedded")], DataConfig(), 64)["big"]
+assert len(corpus.train.ids_N) > 1.7e7 and corpus.row()["used_bytes"]
+print(peak() - before)
+"""
+
+
+def test_a_long_text_takes_a_few_bytes_for_each_character(tmp_path: Path, corpora: dict[str, Corpus]) -> None:
+    """The text once with up to four bytes a character, its bytes while it is read, and two bytes for each id."""
+    once = "".join(corpus.source.text for corpus in corpora.values())
+    (tmp_path / "big.txt").write_text(once * (1 + 20_000_000 // len(once)), encoding="utf-8")
+    done = subprocess.run([sys.executable, "-c", MEASURED], cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)},
+                          capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < 9 * 21_000_000
