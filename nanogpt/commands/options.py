@@ -131,8 +131,8 @@ class BadInput(click.ClickException):
 class SectionOption(click.Option):
     """An option that `--help` lists in a section of its own."""
 
-    def __init__(self, *names: Any, section: str, **settings: Any) -> None:
-        super().__init__(*names, **settings)
+    def __init__(self, *names: Any, section: str, **attributes: Any) -> None:
+        super().__init__(*names, **attributes)
         self.section = section
 
 

@@ -107,11 +107,6 @@ class TrackedRun:
         """Give its id, and its page below the address of the MLflow UI."""
         return self.id, f"/#/experiments/{self.experiment_id}/runs/{self.id}"
 
-    @property
-    def page(self) -> str:
-        """Give the page of its experiment's runs in the UI's view of trainings, which shows the registry too."""
-        return f"/#/experiments/{self.experiment_id}/runs?workflowType=machine_learning"
-
     def metrics(self, values: Mapping[str, float], step: int = 0, model_id: str | None = None,
                 dataset: TextDataset | None = None) -> None:
         """Log finite numbers at a training step, in one batch.

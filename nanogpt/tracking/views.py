@@ -30,13 +30,13 @@ NAME_PIXELS, MOST_PIXELS, PIXELS_OF_CHARACTER, PADDING_PIXELS = 300, 230, 7, 40
 
 @dataclass(frozen=True)
 class View:
-    """A view: which runs, in which order, with which metrics in columns; `curves` are overlaid in charts."""
+    """A view: which runs, in which order, with which columns; `curves` are overlaid in charts."""
 
     title: str
     about: str
-    phase: str
-    metrics: Sequence[str]
-    order_by: str = ""              # a metric, the lowest first; '': the newest run first, nested ones folded
+    rule: str                       # of MLflow's search
+    columns: Sequence[str]          # made by `metric` and `tag`
+    order_by: str = ""              # a column, the lowest first; '': the newest run first, nested ones folded
     curves: Sequence[str] = ()      # metrics by step, each in a chart of all runs
 
     @property
@@ -45,12 +45,11 @@ class View:
 
     def state(self) -> dict[str, Any]:
         """Give what the page reads: the facets of its search, its columns and its charts."""
-        columns = {f"metrics.`{metric}`": min(MOST_PIXELS, PADDING_PIXELS + PIXELS_OF_CHARACTER * len(metric))
-                   for metric in self.metrics}
-        widths = {NAME_COLUMN: NAME_PIXELS} | columns
-        order = f"metrics.`{self.order_by}`" if self.order_by else "attributes.start_time"
-        state = {"searchFilter": f"tags.phase = '{self.phase}'", "orderByKey": order, "orderByAsc": bool(self.order_by),
-                 "selectedColumns": list(columns), "columnOrder": list(widths), "columnWidths": widths,
+        widths = {column: min(MOST_PIXELS, PADDING_PIXELS + PIXELS_OF_CHARACTER * len(column.partition(".")[2]))
+                  for column in self.columns}
+        state = {"searchFilter": self.rule, "orderByKey": self.order_by or "attributes.start_time",
+                 "orderByAsc": bool(self.order_by), "selectedColumns": list(self.columns),
+                 "columnOrder": [NAME_COLUMN, *self.columns], "columnWidths": {NAME_COLUMN: NAME_PIXELS} | widths,
                  "runsHiddenMode": "SHOW_ALL" if self.curves else "FIRST_10_RUNS"}
         return state | (self.charts() if self.curves else {})
 
@@ -73,6 +72,16 @@ class View:
         """Give the page below the address of the MLflow UI."""
         chart = "&compareRunsMode=CHART" if self.curves else ""
         return f"/#/experiments/{experiment_id}/runs?workflowType=machine_learning{chart}&viewStateShareKey={self.key}"
+
+
+def metric(name: str) -> str:
+    """Name the column of a metric as the page does."""
+    return f"metrics.`{name}`"
+
+
+def tag(name: str) -> str:
+    """Name the column of a tag as the page does."""
+    return f"tags.`{name}`"
 
 
 def share(views: Sequence[View], experiment_id: str) -> None:
