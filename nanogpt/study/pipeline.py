@@ -53,7 +53,7 @@ PHASES = (
     StudyPhase("few-shot transfer with tuned learning rates", transfer_models),
     StudyPhase("attribution", attribute_models, each_seed=False),
 )
-"""To add a phase, write it in a file of this folder and its line here."""
+"""To add a phase, write it in a file of this folder, its line here and what it takes below."""
 PHASE_SECONDS = {"smoke": (5, 20, 14, 8, 10), "quick": (80, 28, 34, 11, 8)}
 """What the phases, and what comes after them, took on two CPU cores: for the rest of a study only their ratios count.
 Other presets are reckoned as quick."""

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import mlflow
 import pandas as pd
+import pytest
 
-from nanogpt.tracking.run import open_run
+from nanogpt.tracking.run import in_ui, open_run
 
 
 def test_tables_are_shown_as_those_of_mlflow(models: str) -> None:
@@ -24,3 +25,13 @@ def test_tables_are_shown_as_those_of_mlflow(models: str) -> None:
     pd.testing.assert_frame_equal(pd.read_csv(folder / "shown.csv"), pd.read_csv(folder / "large.csv"))
     listed = json.loads(mlflow.get_run(run.id).data.tags["mlflow.loggedArtifacts"])
     assert listed == [{"path": f"tables/{name}.json", "type": "table"} for name in ("by_mlflow", "shown", "later")]
+
+
+@pytest.mark.parametrize(("store", "said"), [
+    ("sqlite:///mlflow.db", "mlflow ui, then http://127.0.0.1:5000/#/models"),
+    ("http://127.0.0.1:5999/", "http://127.0.0.1:5999/#/models"),
+    ("https://ada:secret@team.example/mlflow", "https://team.example/mlflow/#/models")])
+def test_a_page_is_on_the_server_of_the_store_and_no_password_is_said(monkeypatch: pytest.MonkeyPatch, store: str,
+                                                                      said: str) -> None:
+    monkeypatch.setattr(mlflow, "get_tracking_uri", lambda: store)
+    assert in_ui("/#/models") == said
