@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator, Sequence
 
 from nanogpt.attribution import rows
+from nanogpt.attribution.export import save_attributions
 from nanogpt.attribution.maps import Attribution, attribute, summarize
 from nanogpt.attribution.rows import ModelAttributions, Prompts
 from nanogpt.config import Config, Row
@@ -19,6 +20,7 @@ from nanogpt.study.inputs import warn_of_unknown
 from nanogpt.study.phase import Study
 from nanogpt.study.tables import Tables, log_figures, log_tables
 from nanogpt.tracking.run import TrackedRun, key
+from nanogpt.tracking.scratch import scratch_path
 
 log = logging.getLogger("nanogpt")
 
@@ -45,6 +47,8 @@ def attribute_models(study: Study) -> None:
             attributions.append(attributed)
             log_summary(run, attributed)
             tables.add_frame("attribution", rows.attribution_frame(attributed))
+            tensors = scratch_path(f"{model.title.replace(' ', '-')}-{number:02d}.safetensors")
+            run.file(save_attributions(attributed, tensors), "attributions")
             if model.stage or untrained:
                 tables.add("top_characters", top_character_rows(network, checkpoint, prompts, config, model.row))
             log.info("      %s", checkpoint.title, extra=part(number, len(models)))

@@ -19,6 +19,7 @@ import mlflow
 import pandas as pd
 import pyarrow
 import pyarrow.csv
+import pyarrow.parquet
 from mlflow.data.code_dataset_source import CodeDatasetSource
 from mlflow.data.meta_dataset import MetaDataset
 from mlflow.entities import DatasetInput, InputTag, LoggedModelInput, Metric, Param, RunTag
@@ -136,7 +137,7 @@ class TrackedRun:
         self.tables({name: frame}, shown={name})
 
     def tables(self, frames: Mapping[str, pd.DataFrame], shown: Collection[str]) -> None:
-        """Log `tables/<name>.csv` of each frame that has rows, and of those to be shown `tables/<name>.json`.
+        """Log `tables/<name>.csv` of each frame that has rows; of those to be shown also JSON, of the others Parquet.
 
         The JSON is what `mlflow.log_table` writes; that function asks the store six times for each table.
         """
@@ -149,7 +150,9 @@ class TrackedRun:
                 frame.to_csv(folder / f"{name}.csv", index=False)
                 frame.to_json(folder / f"{name}.json", orient="split", index=False, date_format="iso")
             else:    # a large one: pandas would need 13 times as long
-                pyarrow.csv.write_csv(pyarrow.Table.from_pandas(frame, preserve_index=False), folder / f"{name}.csv")
+                table = pyarrow.Table.from_pandas(frame, preserve_index=False)
+                pyarrow.csv.write_csv(table, folder / f"{name}.csv")
+                pyarrow.parquet.write_table(table, folder / f"{name}.parquet")
         mlflow.log_artifacts(str(folder), "tables", run_id=self.id)
         if shown:
             tags = mlflow.get_run(self.id).data.tags

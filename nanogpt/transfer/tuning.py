@@ -34,6 +34,7 @@ OPERATION = "op_code"
 VERSION = 2
 """Of what a trial says: 2 with its digest."""
 RATE = "learning_rate"
+METRIC = "validation bits per byte"
 PROCESS = "process"
 """The attribute of a trial that says which process runs it."""
 DIGEST = "sha256"
@@ -133,6 +134,9 @@ def open_study(name: str, storage: str) -> optuna.Study:
     study = optuna.create_study(
         study_name=name, storage=open_storage(storage), load_if_exists=True, direction="minimize",
         pruner=optuna.pruners.MedianPruner(n_startup_trials=STARTUP_TRIALS, n_warmup_steps=1))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        study.set_metric_names([METRIC])
     require(study.direction is StudyDirection.MINIMIZE, f"storage must hold the study {name} as it was made", storage)
     for trial in study.get_trials(states=[TrialState.RUNNING]):
         if is_dead(trial.user_attrs.get(PROCESS)):
@@ -153,12 +157,22 @@ def tune(studies: Sequence[optuna.Study], pairs: Sequence[Sequence[Pair]], confi
     trials_of = [[as_trial(trial, study, number) for number, trial in enumerate(study.get_trials(states=ENDED))]
                  for study in studies]
     zero_shot = {} if zero_shot is None else zero_shot
+    for study, of_study in zip(studies, pairs, strict=True):
+        describe(study, of_study, config)
     while waiting := [i for i, trials in enumerate(trials_of) if len(trials) < config.transfer.trials]:
         running = [RunningTrial(ask(studies[i], len(trials_of[i]), config), pairs[i], config) for i in waiting]
         run_trials(running, config, zero_shot)
         for i, trial in zip(waiting, running, strict=True):
             trials_of[i].append(as_trial(trial.end(studies[i]), studies[i], len(trials_of[i])))
     return trials_of
+
+
+def describe(study: optuna.Study, pairs: Sequence[Pair], config: Config) -> None:
+    """Write on a study what is adapted to what, for whoever opens it: `optuna-dashboard`, `optuna.load_study`."""
+    said = {"pairs": [pair_title(*pair) for pair in pairs], "shots": config.transfer.shots, "preset": config.preset}
+    for name, value in said.items():
+        if name not in study.user_attrs:
+            study.set_user_attr(name, value)
 
 
 def grid_of(config: Config) -> list[float]:
