@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from nanogpt.config import Config
+from nanogpt.config import JOINT, Config
 from nanogpt.model.checkpoint import Checkpoint
 from nanogpt.serving.pyfunc import LIMITS
 
@@ -60,6 +60,7 @@ def score_line(checkpoint: Checkpoint, tags: Mapping[str, Any]) -> str:
 def first_line(domain: str) -> str:
     """Say what a registered model is; a card that begins otherwise is a person's."""
     source, adapted, target = domain.partition(ADAPTED)
+    source = "all domains together" if source == JOINT else source
     what = f"trained on **{source}** and adapted to **{target}**" if adapted else f"trained on **{source}**"
     return f"Checkpoints of a character-level GPT {what}: prompts in, text out."
 
