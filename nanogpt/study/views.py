@@ -39,7 +39,7 @@ def first_page(run: TrackedRun, domains: Iterable[str]) -> str:
 
 
 def introduce(run: TrackedRun, domains: Iterable[str]) -> None:
-    """Keep the views with the experiment of a run, and lead to them in its note unless it has one."""
+    """Keep the views with the experiment of a run, and lead to them in its note unless that is a person's."""
     views = study_views(domains)
     share(views, run.experiment_id)
     links = " · ".join(f"**[{view.title}]({view.page(run.experiment_id)[1:]})** ({view.about})" for view in views)

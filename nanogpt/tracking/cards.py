@@ -58,7 +58,7 @@ def score_line(checkpoint: Checkpoint, tags: Mapping[str, Any]) -> str:
 
 
 def first_line(domain: str) -> str:
-    """Say what a registered model is; a card that begins otherwise is a person's."""
+    """Say what a registered model is."""
     source, adapted, target = domain.partition(ADAPTED)
     source = "all domains together" if source == JOINT else source
     what = f"trained on **{source}** and adapted to **{target}**" if adapted else f"trained on **{source}**"

@@ -27,6 +27,7 @@ from nanogpt.serving.bundle import Bundle, write_bundle
 from nanogpt.tracking import cards
 from nanogpt.tracking.download import downloaded
 from nanogpt.tracking.new_store import create_missing_store
+from nanogpt.tracking.own_words import is_ours, marked
 from nanogpt.tracking.scratch import scratch_folder
 from nanogpt.tracking.store_errors import again_if_beaten, suppress_code
 
@@ -112,7 +113,7 @@ def make_registered_model(name: str, domain: str) -> None:
     if not client.search_registered_models(f"name = '{name}'"):
         with suppress_code("RESOURCE_ALREADY_EXISTS"):
             client.create_registered_model(name, tags={"domain": domain},
-                                           description=cards.model_card(name, domain, []))
+                                           description=marked(cards.model_card(name, domain, [])))
 
 
 def logged_models(run_id: str, experiment_id: str) -> list[tuple[str, Mapping[str, str]]]:
@@ -126,11 +127,11 @@ def write_card(name: str) -> None:
     client = mlflow.MlflowClient()
     model, by_number = client.get_registered_model(name), {str(version.version): version for version in versions(name)}
     domain = model.tags.get("domain", name)
-    if (model.description or "").startswith(cards.first_line(domain)):
+    if is_ours(model.description):
         scores = [(alias, by_number[str(number)].tags) for alias, number in model.aliases.items()
                   if str(number) in by_number and SEED not in alias]     # a database may hold 5000 characters
         scores.sort(key=lambda score: (number_in(score[1], "step"), score[0] == "best"))
-        client.update_registered_model(name, cards.model_card(name, domain, scores))
+        client.update_registered_model(name, marked(cards.model_card(name, domain, scores)))
 
 
 def versions(name: str, rule: str = "") -> Sequence[Any]:

@@ -37,6 +37,7 @@ from nanogpt.tracking import request_limits
 from nanogpt.tracking.download import downloaded
 from nanogpt.tracking.environment import commit, environment, git
 from nanogpt.tracking.new_store import create_missing_store
+from nanogpt.tracking.own_words import is_ours, marked
 from nanogpt.tracking.project_run import mark_unused
 from nanogpt.tracking.scratch import scratch_folder, scratch_path
 from nanogpt.tracking.store_errors import (
@@ -188,10 +189,10 @@ class TrackedRun:
         self.tags({"mlflow.note.content": markdown})
 
     def introduce(self, markdown: str) -> None:
-        """Write the description at the head of the experiment's pages, unless it has one."""
+        """Write the description at the head of the experiment's pages, unless it has one of a person."""
         note, client = "mlflow.note.content", mlflow.MlflowClient()
-        if note not in client.get_experiment(self.experiment_id).tags:
-            again_if_beaten(lambda: client.set_experiment_tag(self.experiment_id, note, markdown))
+        if is_ours(client.get_experiment(self.experiment_id).tags.get(note)):
+            again_if_beaten(lambda: client.set_experiment_tag(self.experiment_id, note, marked(markdown)))
 
     def tags(self, tags: Mapping[str, Any]) -> None:
         mlflow.MlflowClient().log_batch(self.id, tags=[RunTag(name, str(value)) for name, value in tags.items()])

@@ -207,12 +207,14 @@ def test_the_study_keeps_tables_figures_and_a_report(client: MlflowClient) -> No
 
 def test_an_experiment_that_says_what_it_is_keeps_its_words(client: MlflowClient) -> None:
     mlflow.set_experiment("with a note")
-    words = []
-    for said in ("first", "second"):
-        with tracking.open_run("note") as run:
+    note, words = "mlflow.note.content", []
+    with tracking.open_run("note") as run:
+        for said in ("first", "second", "third"):
             run.introduce(said)
-        words.append(client.get_experiment(run.experiment_id).tags["mlflow.note.content"])
-    assert words == ["first", "first"]
+            words.append(client.get_experiment(run.experiment_id).tags[note])
+            if said == "second":
+                client.set_experiment_tag(run.experiment_id, note, words[-1].replace("second", "second, and mine"))
+    assert [text.partition("\n")[0] for text in words] == ["first", "second", "second, and mine"]
 
 
 def test_a_package_that_is_missing_is_left_out_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

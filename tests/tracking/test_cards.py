@@ -34,10 +34,13 @@ def test_the_lines_of_both_cards_load_the_model_and_write_with_it(models: str) -
 def test_a_description_that_a_person_wrote_stays(models: str) -> None:
     client = mlflow.MlflowClient()
     card = client.get_registered_model(NAME).description
-    client.update_registered_model(NAME, "Ours, for the exhibition.")
+    for words in ("Ours, for the exhibition.", card.replace("prompts in", "prompts of visitors in")):
+        client.update_registered_model(NAME, words)
+        registry.write_card(NAME)
+        assert client.get_registered_model(NAME).description == words != card
+    client.update_registered_model(NAME, "")
     registry.write_card(NAME)
-    assert client.get_registered_model(NAME).description == "Ours, for the exhibition."
-    client.update_registered_model(NAME, card)
+    assert client.get_registered_model(NAME).description.partition("\n")[0] == card.partition("\n")[0]
 
 
 @pytest.mark.parametrize(("domain", "notes", "tags", "name"), [
