@@ -80,8 +80,8 @@ def run_study(corpora: Mapping[str, Corpus], config: Config, resume: str = RESUM
             say_phase(number, phase.title, study, began)
             phase.run(study)
         say_phase(len(PHASES) + 1, "tables, figures and report", study, began)
-        run.tags({WHOLE: "yes"})
         claims, seconds = publish(run, study), time.monotonic() - began
+        run.tags({WHOLE: "yes"})
         log.info("      done after %.0f s", seconds, extra={"share_done": 1.0})
         return summary_text(run, claims, study, seconds)
 
