@@ -84,6 +84,16 @@ class Share:
         return part(self.before * max_steps + members * step, self.total * max_steps)
 
 
+@dataclass(frozen=True)
+class EndedTraining:
+    """What a training has come to: the result of its cell and its models, by step; none where it has diverged."""
+
+    run: TrackedRun
+    tables: Tables = field(default_factory=Tables)
+    models: list[StudiedModel] = field(default_factory=list)
+    left_out: str = ""                  # why, in words
+
+
 def train_models(study: Study) -> None:
     """Train a model of every domain and seed, and where the configuration says so of all domains together."""
     joint = study.config.analysis.joint and len(study.corpora) > 1
@@ -116,13 +126,18 @@ def train_corpora(corpora: Sequence[Corpus], study: Study) -> None:
         planned = [(corpus, own) for corpus, own in planned if (corpus.name, own.seed) in study.resume]
     size = trainings_together(config, planned[0][0])
     to_do = [(corpus, own) for corpus, own in planned if not study.cells.whole(training_digest(corpus, own))]
-    models: dict[tuple[str, int], list[StudiedModel]] = {}
+    ended: dict[tuple[str, int], EndedTraining] = {}
     for begin in range(0, len(to_do), size):
-        models |= train_group(to_do[begin:begin + size], study, len(planned), Share(begin, len(to_do)))
-    for corpus, own in planned:
+        ended |= train_group(to_do[begin:begin + size], study, len(planned), Share(begin, len(to_do)))
+    for corpus, own in planned:         # tables have this order, whichever of them was read back
         if run := study.cells.whole(training_digest(corpus, own)):
-            models[corpus.name, own.seed] = read_training(run, study)
-        study.models += models[corpus.name, own.seed]
+            ended[corpus.name, own.seed] = read_training(run, study)
+        training = ended[corpus.name, own.seed]
+        study.models += training.models
+        if training.left_out:
+            study.left_out.append(training.left_out)
+        else:
+            study.add(training.run, training.tables)
     if not study.models:
         raise UserError("; ".join(study.left_out))
 
@@ -141,22 +156,21 @@ def training_digest(corpus: Corpus, config: Config) -> str:
     return cell_digest("train", config, [corpus], identity_of(corpus, config))
 
 
-def read_training(run: TrackedRun, study: Study) -> list[StudiedModel]:
-    """Read a training that has ended back from the store; returns its models, by step."""
+def read_training(run: TrackedRun, study: Study) -> EndedTraining:
+    """Read a training that has ended back from the store."""
     study.cells.reuse(run)
     tables = kept_tables(run)
     if diverged := tables.rows.pop(DIVERGED, []):
-        study.left_out.append(diverged[0]["reason"])
-        return []
-    study.add(run, tables)
-    return staged({model.checkpoint.step: registered(model, run, tags) for model, tags in logged_before(run)})
+        return EndedTraining(run, left_out=diverged[0]["reason"])
+    return EndedTraining(run, tables, staged(
+        {model.checkpoint.step: registered(model, run, tags) for model, tags in logged_before(run)}))
 
 
 def train_group(planned: Sequence[tuple[Corpus, Config]], study: Study, trainings: int, share: Share
-                ) -> dict[tuple[str, int], list[StudiedModel]]:
-    """Train some together, each in a run of its own that is open all the while; returns their models, by step."""
+                ) -> dict[tuple[str, int], EndedTraining]:
+    """Train some together, each in a run of its own that is open all the while."""
     log.info("      %s", ", ".join(f"{corpus.name}{seed_title(config, study)}" for corpus, config in planned))
-    parent, models = open_run_id(), {}
+    parent, every = open_run_id(), dict[tuple[str, int], EndedTraining]()
     with contextlib.ExitStack() as runs:
         tracked = [runs.enter_context(open_training(corpus, config, study, parent)) for corpus, config in planned]
         unfinished = [training for training in tracked if not is_finished(training)]
@@ -165,11 +179,11 @@ def train_group(planned: Sequence[tuple[Corpus, Config]], study: Study, training
             train_and_log(list(same_step), trainings, share)
         for training in tracked:
             ended = finish if training.diverged_at is None else leave_out
-            models[training.corpus.name, training.config.seed] = ended(training, study)
+            every[training.corpus.name, training.config.seed] = ended(training, study)
     for training in tracked:
         if training.diverged_at is not None:
             training.run.fail()
-    return models
+    return every
 
 
 def seed_title(config: Config, study: Study) -> str:
@@ -264,8 +278,8 @@ def validation_scores(trainings: Sequence[tuple[TrackedTraining, Progress]]) -> 
             losses_together(checkpoints, [training.validation for training, _ in trainings], device)]
 
 
-def finish(training: TrackedTraining, study: Study) -> list[StudiedModel]:
-    """Log the tables and figures of a training, register and alias its models and return them, by step."""
+def finish(training: TrackedTraining, study: Study) -> EndedTraining:
+    """Log the tables and figures of a training, register and alias its models."""
     corpus, config, run, rows = training.corpus, training.config, training.run, training.rows
     models = {step: registered(model, run, training.tags[step]) for step, model in sorted(training.models.items())}
     tables, kept = Tables(), Tables()
@@ -282,22 +296,20 @@ def finish(training: TrackedTraining, study: Study) -> list[StudiedModel]:
                  f"- validation: **{rows[-1]['validation_bits_per_byte']:.3f} bits per byte**\n"
                  f"- registered as `{registry.model_name(corpus.name)}`: "
                  + ", ".join(f"{alias} = step {step}" for alias, step in aliases.items()))
-    study.add(run, keep(run, kept))
-    return staged(models)
+    return EndedTraining(run, keep(run, kept), staged(models))
 
 
-def leave_out(training: TrackedTraining, study: Study) -> list[StudiedModel]:
+def leave_out(training: TrackedTraining, _: Study) -> EndedTraining:
     """Say that a training has diverged, at its run and in the study; nothing of it is registered."""
     settings = training.config.train
     reason = (f"the training of {training.title} diverged: its loss is not finite from step {training.diverged_at} on "
               f"(learning rates {settings.matrix_learning_rate:g} of matrices, {settings.learning_rate:g} of the rest)")
     log.warning("      %s; it is left out", reason)
-    study.left_out.append(reason)
     training.run.describe(f"Left out: {reason}.")
     kept = Tables()
     kept.add(DIVERGED, [{"step": training.diverged_at, "reason": reason}])
     keep(training.run, kept)
-    return []
+    return EndedTraining(training.run, left_out=reason)
 
 
 def registered(model: StudiedModel, run: TrackedRun, tags: Mapping[str, str]) -> StudiedModel:

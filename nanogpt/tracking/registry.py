@@ -189,10 +189,13 @@ def best_of(uri: str) -> str:
     """Find the version of the lowest `bits_per_byte` of this version and those that were scored on the same text.
 
     Scores on other texts, or on other lengths of one, say nothing of each other (`scored_on`): the newest version's
-    text decides. Of equal scores the newest counts.
+    text decides. Of equal scores the newest counts, of equal weights the oldest: `register` removes the others.
     """
     _, name, number = uri.split("/")
-    every = versions(name)
+    oldest: dict[str, Any] = {}
+    for version in sorted(versions(name), key=lambda version: int(version.version)):
+        oldest.setdefault(version.tags.get("sha256", f"version {version.version}"), version)
+    every = list(oldest.values())
     (scored_on,) = (version.tags.get(SCORED_ON) for version in every if str(version.version) == number)
     scores = [(number_in(version.tags, "bits_per_byte"), -int(version.version)) for version in every
               if version.tags.get(SCORED_ON) == scored_on]
