@@ -12,7 +12,8 @@ from functools import partial
 from matplotlib.figure import Figure
 
 from nanogpt.report.plots import attribution, confidence, prompts, training, transfer, zero_shot
-from nanogpt.report.plots.panels import png
+from nanogpt.report.plots.panels import paint
+from nanogpt.report.plots.vector import Drawing
 from nanogpt.report.tables import StudyTables, last_steps, own_texts
 from nanogpt.report.wording import attributed_scores, tested_value
 from nanogpt.transfer.tables import with_front
@@ -60,6 +61,11 @@ FIGURES = (
         "character scored once; the best model for a text is bold. Lower is better.",
         zero_shot.zero_shot_matrix),
     StudyFigure(
+        "regret", "matrix", ("comparisons",),
+        "How far each other model (row) is behind the domain's own on the same characters of its test text (column), "
+        "in bits per byte, with the 95 % interval over units of text and, where there are several, trainings.",
+        zero_shot.regret, when=lambda tables: len(zero_shot.last_leads(tables.table("comparisons"))) > 0),
+    StudyFigure(
         "zero_shot_curves", "zero-shot", ("zero_shot",),
         "Bits per UTF-8 byte over training: one panel for each model, one line for each text. The step axis is "
         "logarithmic with room for step 0, the random weights.",
@@ -88,8 +94,8 @@ FIGURES = (
         confidence.sharpening_curves, when=lambda tables: "temperature" in tables.table("zero_shot")),
     StudyFigure(
         "confidence_curves", "confidence", ("zero_shot",),
-        "Left: mean entropy of the next-character distribution in nats. Right: mean probability of the likeliest "
-        "character (line) and how often it was right (dotted). A line above its dots is overconfident.",
+        "Mean probability of the likeliest character (line) and how often it was right (dotted), a panel for each "
+        "model. A line above its dots is overconfident.",
         confidence.confidence_curves, phases=("evaluate",)),
     StudyFigure(
         "divergence_curves", "confidence", ("zero_shot",),
@@ -111,12 +117,13 @@ FIGURES = (
     StudyFigure(
         "transfer_curves", "transfer", ("transfer_curves",),
         "Few-shot adaptation at the tuned learning rate: bits per byte on the target's validation text over adaptation "
-        "steps. Darker: a later checkpoint of the source; grey: random weights.",
+        "steps. The stronger the colour, the later the checkpoint of the source; dashed: random weights.",
         transfer.transfer_curves),
     StudyFigure(
         "transfer_summary", "transfer", ("transfers",),
         "By the stage that was adapted. Left: the learning rate chosen on validation. Middle: test text of the target "
-        "before (hollow) and after (filled). Right: the source's own test text, that is, what was forgotten.",
+        "before (hollow) and after (filled). Right: the source's own test text, that is, what was forgotten. Dashed: "
+        "adapted from random weights.",
         transfer.transfer_summary),
     StudyFigure(
         "loss_by_shots", "transfer", ("transfer_measures",),
@@ -195,14 +202,15 @@ FIGURES = (
 )
 
 
-def draw(tables: StudyTables, phase: str = "", drawn: Mapping[str, bytes] | None = None) -> dict[str, bytes]:
-    """Return name to PNG of every figure of the page, or of those that one of LOGGING_PHASES logs in its own run.
+def draw(tables: StudyTables, phase: str = "", drawn: Mapping[str, Drawing] | None = None,
+         ) -> dict[str, Drawing]:
+    """Return name to drawing of every figure of the page, or of those that one of LOGGING_PHASES logs in its own run.
 
     A figure of a prompt has the prompt's place among all prompts behind its name: `attribution_map_01`. Those in
     `drawn` were drawn from the same tables before and are taken as they are.
     """
     assert phase in ("", *LOGGING_PHASES), phase
-    return {name: (drawn or {}).get(name) or png(make()) for name, make in drawings(tables, phase)}
+    return {name: (drawn or {}).get(name) or paint(make(), name) for name, make in drawings(tables, phase)}
 
 
 def drawings(tables: StudyTables, phase: str) -> Iterator[tuple[str, Callable[[], Figure]]]:

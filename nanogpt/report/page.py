@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import math
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jinja2
 import pandas as pd
-from PIL import Image
+from markupsafe import Markup
 
 from nanogpt.config import ATTRIBUTION_CATALOGUE
 from nanogpt.report.attribution_map import interactive_map
 from nanogpt.report.cards import cards
 from nanogpt.report.figures import draw, prompt_figure_name, section_figures
 from nanogpt.report.findings import WARNING, findings
-from nanogpt.report.style import domain_colors
+from nanogpt.report.plots.vector import Drawing
+from nanogpt.report.style import NAMED_COLORS, domain_colors
 from nanogpt.report.tables import StudyTables, last_steps
 from nanogpt.report.wording import attributed_scores, attributed_value, listed, spaced, visible
 
@@ -107,11 +105,10 @@ SECTIONS = (
 )
 
 
-def render(tables: StudyTables, drawn: Mapping[str, bytes] | None = None) -> str:
-    """Return the page. `drawn` are the figures (name to PNG) where they were drawn before."""
+def render(tables: StudyTables, drawn: Mapping[str, Drawing] | None = None) -> str:
+    """Return the page. `drawn` are the figures (name to drawing) where they were drawn before."""
     figures = draw(tables) if drawn is None else drawn
-    with ThreadPoolExecutor() as threads:       # packing leaves other threads their turn
-        images = dict(zip(figures, threads.map(webp, figures.values()), strict=True))
+    images = {name: Markup(drawing.svg) for name, drawing in figures.items()}
     folder = jinja2.FileSystemLoader(Path(__file__).with_name("templates"))
     pages = jinja2.Environment(loader=folder, autoescape=True, trim_blocks=True, lstrip_blocks=True,
                                undefined=jinja2.StrictUndefined)
@@ -128,13 +125,14 @@ def render(tables: StudyTables, drawn: Mapping[str, bytes] | None = None) -> str
         warnings=[sentence for sentence in told if sentence.startswith(WARNING)],
         findings=[sentence for sentence in told if not sentence.startswith(WARNING)],
         colors={name: colors[name] for name in tables.domains}, visible=visible, runs=runs,
+        shades=dict(NAMED_COLORS.values()),
         value=attributed_value(tables), unsigned=listed([spaced(name) for name in unsigned_methods(tables)]))
 
 
-def section_content(section: Section, tables: StudyTables, images: Mapping[str, str],
+def section_content(section: Section, tables: StudyTables, images: Mapping[str, Markup],
                     data: Mapping[str, Any] | None) -> dict[str, Any]:
     """Return what the template shows of a section; `data` is what its own template shows."""
-    def picture(name: str, caption: str) -> dict[str, str]:
+    def picture(name: str, caption: str) -> dict[str, str | Markup]:
         return {"name": name, "caption": caption, "image": images[name]}
 
     prompt_source = "the user's file" if tables.setting("prompts") else "the test texts"
@@ -163,12 +161,6 @@ def origins(tables: StudyTables, names: tuple[str, ...]) -> list[str]:
     known = {run_id for run_id, _ in tables.links.values()}
     return [run_id for run_id in dict.fromkeys(run_id for name in names
                                                for run_id in tables.table(name).get("run_id", ())) if run_id in known]
-
-
-def webp(image: bytes) -> str:
-    """Return a PNG as WebP in base64, pixel for pixel the same in 2/5 of the bytes."""
-    Image.open(io.BytesIO(image)).save(stream := io.BytesIO(), "webp", lossless=True, method=2)
-    return base64.b64encode(stream.getvalue()).decode()
 
 
 def cell(column: str, value: Any) -> str:

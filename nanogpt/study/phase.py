@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from nanogpt.config import Config
+from nanogpt.report.plots.vector import Drawing
 from nanogpt.study.cells import Cells, cell_digest
 from nanogpt.study.inputs import StudiedModel, read_prompts
 from nanogpt.study.tables import Tables
@@ -23,7 +24,7 @@ class Study:
     corpora: Mapping[str, Corpus]
     models: list[StudiedModel] = field(default_factory=list)    # the training phase adds those that it trains
     tables: Tables = field(default_factory=Tables)
-    drawn: dict[str, bytes] = field(default_factory=dict)       # figures of whole tables that a phase has drawn, PNG
+    drawn: dict[str, Drawing] = field(default_factory=dict)       # figures of whole tables that a phase has drawn, PNG
     resume: Mapping[tuple[str, int], str] = field(default_factory=dict)     # domain and seed to the run of a training
     left_out: list[str] = field(default_factory=list)       # trainings that diverged, in words
     cells: Cells = field(default_factory=Cells)

@@ -13,6 +13,7 @@ from nanogpt.report.cards import cards
 from nanogpt.report.findings import findings
 from nanogpt.report.headlines import headlines
 from nanogpt.report.page import render
+from nanogpt.report.plots.vector import Drawing
 from nanogpt.report.tables import StudyTables
 from nanogpt.study.attribute import attribute_models
 from nanogpt.study.cells import Cells
@@ -130,14 +131,14 @@ def publish(run: TrackedRun, study: Study) -> list[str]:
     return publish_page(run, page, study.drawn)
 
 
-def publish_page(run: TrackedRun, page: StudyTables, drawn: Mapping[str, bytes] | None = None) -> list[str]:
+def publish_page(run: TrackedRun, page: StudyTables, drawn: Mapping[str, Drawing] | None = None) -> list[str]:
     """Log figures and report of a study at its run, from its tables; returns its claims, a line each.
 
-    `drawn` are figures of the same tables, name to PNG.
+    `drawn` are figures of the same tables, name to drawing.
     """
     images = figures.draw(page, drawn=drawn)
     for name, image in images.items():
-        run.bytes(image, f"figures/{name}.png")
+        run.bytes(image.png, f"figures/{name}.png")
     run.text(render(page, images), "report.html")
     run.metrics({key("study", name): value for name, value in headlines(page).items()})
     run.describe("\n".join(["### Findings", *(f"- {sentence}" for sentence in findings(page)),

@@ -10,6 +10,7 @@ import pandas as pd
 
 from nanogpt.config import Config, Row
 from nanogpt.report import figures
+from nanogpt.report.plots.vector import Drawing
 from nanogpt.report.tables import StudyTables
 from nanogpt.tracking.run import TrackedRun
 
@@ -63,9 +64,9 @@ def log_tables(run: TrackedRun, tables: Tables, *, show: bool = True) -> None:
     run.tables(frames, [name for name, frame in frames.items() if show and len(frame) <= SHOWN_ROWS])
 
 
-def log_figures(run: TrackedRun, tables: Tables, config: Config, phase: str) -> dict[str, bytes]:
-    """Log the figures of a phase, those whose tables are there; returns name to PNG."""
+def log_figures(run: TrackedRun, tables: Tables, config: Config, phase: str) -> dict[str, Drawing]:
+    """Log the figures of a phase, those whose tables are there; returns name to drawing."""
     images = figures.draw(StudyTables(run.name, config.flat(), {}, tables.frames()), phase)
     for name, image in images.items():
-        run.bytes(image, f"figures/{name}.png")
+        run.bytes(image.png, f"figures/{name}.png")
     return images

@@ -11,7 +11,8 @@ from support.study_tables import DOMAINS, complete_tables
 
 from nanogpt.report import figures
 from nanogpt.report.page import render
-from nanogpt.report.plots.panels import png
+from nanogpt.report.plots.panels import paint
+from nanogpt.report.plots.vector import Drawing
 from nanogpt.report.tables import StudyTables
 
 LINKS = {"train math": ("0a1b", "/#/experiments/1/runs/0a1b")}
@@ -25,35 +26,35 @@ def study() -> StudyTables:
 
 
 @pytest.fixture(scope="session")
-def painted(study: StudyTables) -> dict[str, tuple[Figure, bytes]]:
+def painted(study: StudyTables) -> dict[str, tuple[Figure, Drawing]]:
     """Its page's figures and their PNGs by name: to lay them out takes long, so it is done once."""
     kept: list[Figure] = []
 
-    def png_of(figure: Figure) -> bytes:
+    def paint_of(figure: Figure, name: str) -> Drawing:
         kept.append(figure)
-        return png(figure)
+        return paint(figure, name)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(figures, "png", png_of)
+        patch.setattr(figures, "paint", paint_of)
         images = figures.draw(study)
     return {name: (figure, image) for figure, (name, image) in zip(kept, images.items(), strict=True)}
 
 
 @pytest.fixture(scope="session")
-def whole_page(study: StudyTables, painted: dict[str, tuple[Figure, bytes]]) -> str:
+def whole_page(study: StudyTables, painted: dict[str, tuple[Figure, Drawing]]) -> str:
     """Its page with all figures."""
     return render(study, {name: image for name, (_, image) in painted.items()})
 
 
 @pytest.fixture(scope="session")
-def tiny_png() -> bytes:
-    return png(Figure((1, 1)), dpi=20)
+def tiny_drawing() -> Drawing:
+    return paint(Figure((1, 1)), dpi=20)
 
 
 @pytest.fixture
-def no_pixels(monkeypatch: pytest.MonkeyPatch, tiny_png: bytes) -> None:
+def no_pixels(monkeypatch: pytest.MonkeyPatch, tiny_drawing: Drawing) -> None:
     """Make every figure and paint none: the layout is what takes long."""
-    monkeypatch.setattr(figures, "png", lambda figure: tiny_png)
+    monkeypatch.setattr(figures, "paint", lambda figure, name: tiny_drawing)
 
 
 @pytest.fixture

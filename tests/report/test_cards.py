@@ -14,6 +14,7 @@ from nanogpt.config import STRONGEST_COUNTS
 from nanogpt.report.cards import MOST_WORDS, Card, cards
 from nanogpt.report.figures import FIGURES
 from nanogpt.report.page import render
+from nanogpt.report.plots.vector import Drawing
 from nanogpt.report.tables import StudyTables
 
 SPECIALISATION, TRANSFER, CONFIDENCE, ATTRIBUTION = range(4)
@@ -100,10 +101,10 @@ def test_without_its_table_a_card_is_left_out(study: StudyTables, table: str, se
 
 
 def test_a_card_leads_to_its_figure_where_it_was_drawn_and_a_warning_is_not_folded(study: StudyTables,
-                                                                                  tiny_png: bytes) -> None:
+                                                                                  tiny_drawing: Drawing) -> None:
     leakage = study.table("leakage").assign(shared_share=0.5)
     told = dataclasses.replace(study, tables={**study.tables, "leakage": leakage})
-    page = render(told, {"stage_differences": tiny_png})
+    page = render(told, {"stage_differences": tiny_drawing})
     first = page[page.index('<section id="summary"'):page.index("<details><summary>All findings")]
     assert re.findall(r'<a href="#([\w-]+)">See', first) == ["zero-shot", "figure-stage_differences", "confidence",
                                                             "attribution"]

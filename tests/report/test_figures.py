@@ -15,7 +15,8 @@ from support.study_tables import attribution_tables, words
 
 from nanogpt.report import figures, page
 from nanogpt.report.figures import FIGURES, LOGGING_PHASES, StudyFigure, draw, figures_table
-from nanogpt.report.plots.panels import png
+from nanogpt.report.plots.panels import paint
+from nanogpt.report.plots.vector import Drawing
 from nanogpt.report.tables import TABLES, StudyTables
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "figures.md"
@@ -62,7 +63,7 @@ def test_without_a_table_go_the_figures_that_need_it_and_no_other(study: StudyTa
 
 @pytest.mark.parametrize("rows", [0, 1])
 def test_whatever_rows_there_are_nothing_raises(study: StudyTables, rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(figures, "png", functools.partial(png, dpi=20))     # ticks are made when they are painted
+    monkeypatch.setattr(figures, "paint", functools.partial(paint, dpi=20))     # ticks are made when they are painted
     few = dataclasses.replace(study, tables={name: frame.head(rows) for name, frame in study.tables.items()})
     for phase in ("", *LOGGING_PHASES):
         assert bool(draw(few, phase)) == bool(rows)
@@ -88,10 +89,10 @@ VALUES = {("logit", False): "the target's logit", ("log_probability", False): "t
 @pytest.mark.parametrize("method", METHOD_WORDS)
 @pytest.mark.parametrize(("attribute_of", "contrastive"), VALUES)
 def test_captions_and_axes_say_what_was_attributed_and_how(study: StudyTables, method: str, attribute_of: str,
-                                                          contrastive: bool, tiny_png: bytes) -> None:
+                                                          contrastive: bool, tiny_drawing: Drawing) -> None:
     tables = {**study.tables, "attribution": study.table("attribution").assign(method=method)}
     asked = dataclasses.replace(with_changes(study, attribute_of=attribute_of, contrastive=contrastive), tables=tables)
-    drawn = dict.fromkeys(("attribution_map_01", "attribution_curves", "faithfulness"), tiny_png)
+    drawn = dict.fromkeys(("attribution_map_01", "attribution_curves", "faithfulness"), tiny_drawing)
     text = page.render(asked, drawn).replace("&#39;", "'")
     value = VALUES[attribute_of, contrastive]
     assert text.count(f"{METHOD_WORDS[method]} of {value} (") >= 5    # two captions with their alt texts, and the text
@@ -120,7 +121,7 @@ def test_twelve_methods_have_twelve_looks(study: StudyTables) -> None:
     tables = dataclasses.replace(study, tables=attribution_tables(methods=methods))
     by_name = {figure.name: figure for figure in FIGURES}
     for name in ("faithfulness", "deletion_curves", "method_agreement"):
-        png(made := by_name[name].draw(tables), dpi=20)     # ticks get their names when it is painted
+        paint(made := by_name[name].draw(tables), dpi=20)     # ticks get their names when it is painted
         assert all(f"method {i}" in words(made).splitlines() for i in range(12)), name
     (legend,) = by_name["deletion_curves"].draw(tables).legends
     looks = {(line.get_color(), line.get_marker()) for line in legend.get_lines()}

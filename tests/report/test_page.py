@@ -20,14 +20,15 @@ from support.study_tables import DOMAINS, make_tables, words
 from nanogpt.report.figures import FIGURES, draw
 from nanogpt.report.page import SECTIONS, cell, render
 from nanogpt.report.plots.letters import Letters
-from nanogpt.report.plots.panels import png
+from nanogpt.report.plots.panels import paint
+from nanogpt.report.plots.vector import Drawing
 from nanogpt.report.tables import TABLES, StudyTables
 
 SECTIONS_OF_TABLES = {
     "corpora": {"corpora"}, "excerpts": {"corpora"}, "training": {"training"},
     "zero_shot": {"matrix", "zero-shot", "confidence"},
     "breakdown": {"zero-shot"}, "baselines": {"zero-shot"}, "distances": {"zero-shot"}, "leakage": {"zero-shot"},
-    "comparisons": {"zero-shot"}, "zero_shot_means": {"zero-shot"}, "specialisation": {"zero-shot"},
+    "comparisons": {"zero-shot", "matrix"}, "zero_shot_means": {"zero-shot"}, "specialisation": {"zero-shot"},
     "reliability": {"confidence"},
     "transfer_curves": {"transfer"}, "transfers": {"transfer"}, "trials": {"transfer"},
     "transfer_measures": {"transfer"}, "stage_comparisons": {"transfer"}, "top_characters": {"attribution"},
@@ -64,7 +65,7 @@ def shown_sections(text: str) -> set[str]:
 def test_page_is_self_contained_and_small(whole_page: str) -> None:
     page = Page(whole_page)
     assert all(address.startswith(("#", "data:")) for address in page.addresses)
-    assert not re.search(r"url\(|@import", whole_page)
+    assert not re.search(r"url\((?!#)|@import", whole_page)
     assert len(whole_page.encode()) < 5_000_000
     assert {address[1:] for address in page.addresses if address.startswith("#")} <= set(page.ids)
     assert len(page.ids) == len(set(page.ids))
@@ -78,7 +79,7 @@ def test_a_figure_stands_in_its_section_with_its_caption_as_alternative_text(stu
         caption = figure.caption_for(study)
         for name, text in sections.items():
             pictures = (figure.prompts or 1) * (name == figure.section)
-            assert text.count(f'alt="{caption}"') == text.count(f"<figcaption>{caption}<") == pictures, figure.name
+            assert text.count(f'aria-label="Enlarge the figure: {caption}"') == text.count(f"<figcaption>{caption}<") == pictures, figure.name
 
 
 def test_every_row_and_section_leads_to_its_run(study: StudyTables) -> None:
@@ -89,9 +90,9 @@ def test_every_row_and_section_leads_to_its_run(study: StudyTables) -> None:
     assert "From 1 run<" not in render(dataclasses.replace(study, tables={"zero_shot": rows}, links={}), {})
 
 
-def test_every_section_with_numbers_lists_its_runs(study: StudyTables, tiny_png: bytes) -> None:
+def test_every_section_with_numbers_lists_its_runs(study: StudyTables, tiny_drawing: Drawing) -> None:
     named = {name: frame.assign(run_id="0a1b") for name, frame in study.tables.items()}
-    page = render(dataclasses.replace(study, tables=named), {"training_curves": tiny_png})
+    page = render(dataclasses.replace(study, tables=named), {"training_curves": tiny_drawing})
     sections = page.split("<section ")
     listed = {section.split('"')[1] for section in sections[1:] if "From 1 run<" in section}
     assert listed == {section.name for section in SECTIONS} - {"corpora", "matrix"}
@@ -128,10 +129,10 @@ def test_a_table_alone_gives_its_sections_and_no_other(study: StudyTables, name:
 
 @pytest.mark.parametrize("section", [section.name for section in SECTIONS])
 def test_without_its_tables_a_section_is_left_out_and_the_others_stay(study: StudyTables, section: str,
-                                                                        tiny_png: bytes) -> None:
+                                                                        tiny_drawing: Drawing) -> None:
     names = {name for name, sections in SECTIONS_OF_TABLES.items() if section in sections}
     left = dataclasses.replace(study, tables={name: frame for name, frame in study.tables.items() if name not in names})
-    drawn = {figure.name: tiny_png for figure in FIGURES if figure.can_draw(left) and not figure.prompts}
+    drawn = {figure.name: tiny_drawing for figure in FIGURES if figure.can_draw(left) and not figure.prompts}
     expected = {name for table in left.tables for name in SECTIONS_OF_TABLES[table]}
     assert shown_sections(render(left, drawn)) == expected and section not in expected
 
@@ -146,9 +147,9 @@ def test_empty_study_still_gives_a_page(empty_study: StudyTables) -> None:
     assert shown_sections(render(empty_study)) == set() and draw(empty_study) == {}
 
 
-def test_one_domain_alone_has_no_transfer(tiny_png: bytes) -> None:
+def test_one_domain_alone_has_no_transfer(tiny_drawing: Drawing) -> None:
     alone = StudyTables("alone", {}, {}, make_tables(("recipes",)))
-    assert shown_sections(render(alone, {"training_curves": tiny_png})) == {
+    assert shown_sections(render(alone, {"training_curves": tiny_drawing})) == {
         "corpora", "training", "zero-shot", "confidence", "attribution", "generations"}
 
 
@@ -167,21 +168,21 @@ def test_cells(column: str, value: object, shown: str) -> None:
 
 
 def test_every_figure_names_its_domains_and_has_its_legend_inside(
-        study: StudyTables, painted: dict[str, tuple[Figure, bytes]]) -> None:
+        study: StudyTables, painted: dict[str, tuple[Figure, Drawing]]) -> None:
     others = {figure.name: figure.draw(study) for figure in FIGURES if not figure.section}
-    painted_others = {name: (figure, png(figure, dpi=144)) for name, figure in others.items()}
+    painted_others = {name: (figure, paint(figure, name, 144)) for name, figure in others.items()}
     expected = {"stage_differences": ["late − early"], "candidates_01": DOMAINS[:1], "method_agreement": ["recency"],
                 "deletion_curves": ["recency"]}
     for name, (figure, image) in (painted | painted_others).items():
         assert all(word in words(figure) for word in expected.get(name, DOMAINS)), name
-        height, width, _ = imread(io.BytesIO(image)).shape
+        height, width, _ = imread(io.BytesIO(image.png)).shape
         assert width >= 600 and height >= 150, name
         for legend in figure.legends:
             extent = legend.get_window_extent()
             assert extent.x0 >= 0 and extent.x1 <= figure.bbox.width, name
 
 
-def test_in_no_figure_a_text_is_cut_off_or_stands_on_another(painted: dict[str, tuple[Figure, bytes]]) -> None:
+def test_in_no_figure_a_text_is_cut_off_or_stands_on_another(painted: dict[str, tuple[Figure, Drawing]]) -> None:
     for name, (figure, _) in painted.items():
         boxes = boxes_of_texts(figure)
         assert len(boxes) > 10 and (boxes[:, :2] >= -1).all() and (boxes[:, 3] <= figure.bbox.height + 1).all(), name
@@ -201,3 +202,14 @@ def boxes_of_texts(figure: Figure) -> np.ndarray[Any, np.dtype[np.float64]]:
     texts = [text.get_window_extent().extents for text in shown if isinstance(text, Text)
              and text.get_text().strip() and not text.get_rotation() % 90]
     return np.concatenate([np.array(texts), *(letters.boxes() for letters in shown if isinstance(letters, Letters))])
+
+
+def test_a_drawing_for_a_page_has_its_own_ids_and_the_pages_ink(painted: dict[str, tuple[Figure, Drawing]]) -> None:
+    ids = [found for _, drawing in painted.values() for found in re.findall(r' id="([^"]+)"', drawing.svg)]
+    assert len(ids) == len(set(ids))
+    for name, (_, drawing) in painted.items():
+        referred = set(re.findall(r'(?:xlink:href="|url\()#([^")]+)', drawing.svg))
+        assert referred <= set(ids) and all(word.startswith(f"{name}-") for word in referred)
+        assert "#000000" not in drawing.svg and "currentColor" in drawing.svg and len(drawing.svg) < 600_000
+        natural, least = map(int, re.findall(r"width:(\d+)px", drawing.svg)[:2])
+        assert least >= 0.89 * natural, "letters of 8 points have 9 pixels at the least"

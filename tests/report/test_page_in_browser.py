@@ -13,6 +13,7 @@ from support import show_as, steered_browser
 from support.study_tables import DOMAINS, STEPS
 
 from nanogpt.report.page import render
+from nanogpt.report.plots.vector import Drawing
 from nanogpt.report.tables import StudyTables
 
 PHONE = 390
@@ -25,10 +26,10 @@ CUTS = """return [...document.querySelectorAll(".cut")].filter(note => note.chec
 
 
 @pytest.fixture(scope="module")
-def page(study: StudyTables, tiny_png: bytes, tmp_path_factory: pytest.TempPathFactory) -> str:
+def page(study: StudyTables, tiny_drawing: Drawing, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The address of the report's file."""
     path = tmp_path_factory.mktemp("page") / "report.html"
-    path.write_text(render(study, {"zero_shot_matrix": tiny_png}), "utf-8")
+    path.write_text(render(study, {"zero_shot_matrix": tiny_drawing}), "utf-8")
     return path.as_uri()
 
 

@@ -12,7 +12,7 @@ from support.study_tables import PROMPTS, STEPS, UNKNOWN, words
 from nanogpt.report.figures import FIGURES, draw
 from nanogpt.report.plots import prompts, zero_shot
 from nanogpt.report.plots.letters import Letters, outline
-from nanogpt.report.plots.panels import legend_columns, png, step_ticks
+from nanogpt.report.plots.panels import legend_columns, paint, step_ticks
 from nanogpt.report.tables import StudyTables
 from nanogpt.report.wording import visible
 
@@ -48,7 +48,7 @@ def test_a_stage_that_a_user_named_is_drawn_too(study: StudyTables, stage: str) 
         "trials_in_order", "learning_curves"}
     for figure in drawable:
         made = figure.draw(named)
-        png(made, dpi=20)     # drawing names the ticks
+        paint(made, dpi=20)     # drawing names the ticks
         assert stage in words(made), figure.name
 
 

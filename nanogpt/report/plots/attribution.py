@@ -96,7 +96,7 @@ def method_agreement(tables: StudyTables) -> Figure:
     methods = _ordered(both["method"])
     table = pivot(both, "method", "other", "spearman").reindex(index=methods, columns=methods)
     figure, (axes,) = panels(1, 1, (0.62 * len(methods) + 1.6, 0.42 * len(methods) + 1.2))
-    norm = Normalize(0, 1)
+    norm = Normalize(min(0.0, float(table.min().min())), 1)
     draw_heat(axes, table, norm, "Blues")
     write_cells(axes, table, norm, bold=np.zeros(table.shape, dtype=bool))
     name_cells(axes, [spaced(name) for name in methods], [spaced(name) for name in methods])

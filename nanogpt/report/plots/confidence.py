@@ -14,20 +14,18 @@ SHOWN_STAGES = ("early", "mid", "late")
 
 
 def confidence_curves(tables: StudyTables) -> Figure:
-    """Draw entropy (left), confidence and accuracy (right) over the steps; a row for each model, a line each text."""
+    """Draw confidence and accuracy over the steps; a panel for each model, a line each text."""
     zero_shot = tables.table("zero_shot").sort_values("step")
     styles = domain_styles(tables.domain_order, zero_shot, "target")
     groups = by_source(zero_shot, tables.domain_order)
-    figure, every = panels(len(groups), 2, (4.6, 2.4), sharey="col")
-    for (source, rows), entropy, shares in zip(groups.items(), every[::2], every[1::2], strict=True):
+    figure, every = panels(-(-len(groups) // 3), min(3, len(groups)), (3.3, 2.6), count=len(groups), sharey=True)
+    for axes, (source, rows) in zip(every, groups.items(), strict=True):
         for target, line in rows.groupby("target", sort=False):
             style = styles[str(target)]
-            draw_line(entropy, line, "step", "entropy_nats", style)
-            draw_line(shares, line, "step", "confidence", style)
-            draw_line(shares, line, "step", "accuracy", LineStyle(style.color, "", ":"))
-        for axes, label in ((entropy, "entropy, nats"), (shares, "share")):
-            step_axis(axes, rows["step"])
-            name_axes(axes, f"model: {source}", "training step", label)
+            draw_line(axes, line, "step", "confidence", style)
+            draw_line(axes, line, "step", "accuracy", LineStyle(style.color, "", ":"))
+        step_axis(axes, rows["step"])
+        name_axes(axes, f"model: {source}", "training step", "share")
     add_legend(figure, styles | {"confidence": LineStyle(INK, ""), "accuracy": LineStyle(INK, "", ":")}, "text")
     return figure
 

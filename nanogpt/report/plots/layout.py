@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import RendererAgg
 from matplotlib.figure import Figure
-from matplotlib.transforms import Affine2D, Bbox
+from matplotlib.transforms import Bbox, ScaledTranslation
 
 from nanogpt.report.plots.ticks import Ticks, draw_ticks, read_ticks
 
@@ -72,7 +72,9 @@ def room_around(axes: Axes, renderer: RendererAgg, own: Mapping[Axis, Ticks]) ->
         side = axis.get_label_position()
         distance = beyond[side] + axis.labelpad * point
         x, y, right, up = {"bottom": (0.5, 0, 0, -1), "left": (0, 0.5, -1, 0), "right": (1, 0.5, 1, 0)}[side]
-        axis.set_label_coords(x, y, axes.transAxes + Affine2D().translate(right * distance, up * distance))
+        inches = distance / axes.figure.dpi     # whatever the resolution, it is painted in
+        axis.set_label_coords(x, y, axes.transAxes + ScaledTranslation(right * inches, up * inches,
+                                                                       axes.figure.dpi_scale_trans))
         if axis.label.get_text():
             size = axis.label.get_window_extent(renderer)
             distance += size.height if up else size.width

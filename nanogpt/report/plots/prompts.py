@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 
 from nanogpt.report.plots.letters import write_letters
 from nanogpt.report.plots.panels import SMALL, add_color_bar, draw_heat, name_axes, name_ticks, panels, write_on_heat
-from nanogpt.report.style import INK, OKABE_ITO, PALE, domain_colors
+from nanogpt.report.style import CELL_INK, OKABE_ITO, PALE, domain_colors
 from nanogpt.report.tables import StudyTables, groups_of, last_predictions, likeliest, pivot
 from nanogpt.report.wording import attributed_value, spaced, visible, wrapped
 
@@ -42,7 +42,7 @@ def attribution_triangle(tables: StudyTables, prompt: str) -> Figure:
     rows = tables.first_maps[prompt]
     rows = rows[rows["step"] == rows["step"].max()]
     groups, norm = groups_of(rows, "domain", rows["domain"].unique()), PowerNorm(0.5, 0, 1)
-    size, columns = max(2.6, 0.115 * len(prompt) + 1), min(3, len(groups))
+    size, columns = max(2.6, 0.115 * len(prompt) + 1), min(2, len(groups))
     figure, every = panels(-(-len(groups) // columns), columns, (size, size + 0.2), count=len(groups))
     for axes, (domain, part) in zip(every, groups.items(), strict=True):
         draw_heat(axes, pivot(part, "target_position", "position", "share"), norm, "Blues")
@@ -91,7 +91,7 @@ def _stack_candidates(axes: Axes, rows: pd.DataFrame, color: str) -> None:
     tall = rows[rows["probability"] > LEAST_WRITTEN]
     write_letters(axes, list(map(visible, tall["candidate"])),
                   list(zip(tall["position"], (bottoms + rows["probability"] / 2)[tall.index], strict=True)), SMALL - 1,
-                  colors=["white" if hit else INK for hit in follows[tall.index]])
+                  colors=["white" if hit else CELL_INK for hit in follows[tall.index]])
 
 
 def _model_of(tables: StudyTables, prompt: str) -> str:

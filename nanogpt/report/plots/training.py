@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from matplotlib.figure import Figure
 
-from nanogpt.report.plots.panels import add_legend, draw_line, name_axes, panels
+from nanogpt.report.plots.panels import add_legend, draw_line, name_axes, panels, step_axis
 from nanogpt.report.style import domain_styles
 from nanogpt.report.tables import StudyTables
 
@@ -22,6 +22,8 @@ def training_curves(tables: StudyTables) -> Figure:
         loss.plot(batches["step"], batches["loss_nats"], color=style.color, linewidth=1, alpha=0.5)
         draw_line(loss, rows, "step", "validation_nats", style)
         draw_line(bits, rows, "step", "validation_bits_per_byte", style)
+    for axes in (loss, bits):
+        step_axis(axes, training["step"])
     name_axes(loss, "loss: training (thin), validation (marked)", "training step", "nats per character")
     name_axes(bits, "validation", "training step", "bits per byte")
     add_legend(figure, styles)

@@ -29,7 +29,7 @@ ZERO = "#999999"
 def transfer_curves(tables: StudyTables) -> Figure:
     """Draw validation bits per byte along each few-shot adaptation at the tuned rate; a line for each stage."""
     means = most_shots(view_means(tables.table("transfer_curves"))).sort_values("step")
-    figure, every = pair_panels(means, sharey="row")
+    figure, every = staged_panels(means, "validation_bits_per_byte")
     for axes, pair, rows in every:
         for stage, part in by_stage(rows).items():
             for _, line in part.groupby("learning_rate"):
@@ -39,12 +39,34 @@ def transfer_curves(tables: StudyTables) -> Figure:
     return figure
 
 
+def staged_panels(frame: pd.DataFrame, value: str) -> tuple[Figure, list[tuple[Axes, str, pd.DataFrame]]]:
+    """Return a panel for each source → target with the rows of it, and of random weights for the same target.
+
+    The scale is that of the sources: from random weights losses are so much higher that lines of stages would be one.
+    """
+    scratch, staged = frame[frame["stage"] == "scratch"], frame[frame["stage"] != "scratch"]
+    figure, every = pair_panels(staged if len(staged) else scratch)
+    shown = []
+    for axes, pair, rows in every:
+        if len(staged):
+            values = staged.loc[staged["target"] == rows["target"].iloc[0], value].astype(float)
+            space = 0.06 * (values.max() - values.min()) or 0.1
+            axes.set_ylim(values.min() - space, values.max() + space)
+            rows = pd.concat((rows, scratch[scratch["target"] == rows["target"].iloc[0]]))
+        shown.append((axes, pair, rows))
+    return figure, shown
+
+
 def transfer_summary(tables: StudyTables) -> Figure:
-    """Draw by stage the tuned rate, and test bits per byte before (hollow) and after, on the target and the source."""
+    """Draw by stage the tuned rate, and test bits per byte before (hollow) and after, on the target and the source.
+
+    What random weights come to is a dashed line.
+    """
     transfers = most_shots(view_means(tables.table("transfers")))
-    styles, groups = (domain_styles(tables.domain_order, transfers, "target"),
-                      by_source(transfers, tables.domain_order))
-    stages = list(by_stage(transfers))
+    styles = domain_styles(tables.domain_order, transfers, "target")
+    scratch = transfers[transfers["stage"] == "scratch"].drop_duplicates("target").set_index("target")
+    staged = transfers[transfers["stage"] != "scratch"]
+    groups, stages = by_source(staged, tables.domain_order), list(by_stage(staged))
     figure, every = panels(len(groups), 3, (3.2, 2.5), sharey="col")
     for i, (source, rows) in enumerate(groups.items()):
         rate, there, home = every[3 * i:3 * i + 3]
@@ -53,23 +75,27 @@ def transfer_summary(tables: StudyTables) -> Figure:
             _draw_by_stage(rate, line["learning_rate"], style)
             for axes, before, after in ((there, "zero_shot_bits_per_byte", "test_bits_per_byte"),
                                         (home, "source_bits_per_byte_before", "source_bits_per_byte_after")):
-                known = line if axes is there else line.drop("scratch", errors="ignore")
-                _draw_by_stage(axes, known[before], style._replace(dashes=":", fill="none"))
-                _draw_by_stage(axes, known[after], style)
+                _draw_by_stage(axes, line[before], style._replace(dashes=":", fill="none"))
+                _draw_by_stage(axes, line[after], style)
+            for axes, column in ((rate, "learning_rate"), (there, "test_bits_per_byte")):
+                if target in scratch.index:
+                    axes.axhline(float(scratch[column].loc[str(target)]), color=style.color, linestyle="--",
+                                 linewidth=1)
         rate.set_yscale("log")
         decade_ticks(rate.yaxis)
         name_axes(rate, f"from {source}: tuned rate", "", "learning rate")
         name_axes(there, f"from {source}: the target's text", "", "bits per byte")
         name_axes(home, f"from {source}: its own text", "", "bits per byte")
         home.set_visible(bool(rows["source_bits_per_byte_after"].notna().any()))
-    add_legend(figure, styles | {"before": LineStyle(INK, "o", ":", "none"), "after": LineStyle(INK)}, "to")
+    entries = {"before": LineStyle(INK, "o", ":", "none"), "after": LineStyle(INK)}
+    add_legend(figure, styles | entries | ({"from scratch": LineStyle(INK, "", "--")} if len(scratch) else {}), "to")
     return figure
 
 
 def learning_curves(tables: StudyTables) -> Figure:
     """Draw validation bits per byte along each adaptation: mean over seeds, shaded from the lowest to the highest."""
     means = most_shots(curve_means(tables.table("transfer_curves")))
-    figure, every = pair_panels(means)
+    figure, every = staged_panels(means, "validation_bits_per_byte")
     for axes, pair, rows in every:
         for (stage, view), line in rows.sort_values("step").groupby(["stage", "view"], sort=False):
             style = _view_style(str(stage), str(view))
@@ -106,8 +132,11 @@ def loss_by_shots(tables: StudyTables) -> Figure:
 def forgetting_against_gain(tables: StudyTables) -> Figure:
     """Draw what is lost on the source's text over what is gained on the target's; the line joins the Pareto front."""
     front = with_front(tables.table("transfer_measures"))
-    figure, every = pair_panels(front)
+    figure, every = pair_panels(front, sharey=True)
+    gains = front["gain_bits_per_byte"].astype(float)
+    space = 0.06 * (gains.max() - gains.min()) or 0.1
     for axes, pair, rows in every:
+        axes.set_xlim(gains.min() - space, gains.max() + space)     # one scale: panels are compared
         draw_line(axes, rows[rows["on_front"]], "gain_bits_per_byte", "forgetting_bits_per_byte", LineStyle(ZERO, ""))
         for (stage, view), points in rows.groupby(["stage", "view"], sort=False):
             style = _view_style(str(stage), str(view))._replace(dashes="")
@@ -142,7 +171,7 @@ def stage_differences(tables: StudyTables) -> Figure:
 def trials_by_learning_rate(tables: StudyTables) -> Figure:
     """Draw validation bits per byte of each trial over its learning rate, a star at the best of each stage."""
     trials = most_shots(tables.table("trials")).sort_values("learning_rate")
-    figure, every = pair_panels(trials, sharey="row")
+    figure, every = staged_panels(trials, "validation_bits_per_byte")
     for axes, pair, rows in every:
         for stage, part in by_stage(rows).items():
             style, best = stage_style(stage), part.nsmallest(1, "validation_bits_per_byte")
@@ -158,23 +187,22 @@ def trials_by_learning_rate(tables: StudyTables) -> Figure:
 def trials_in_order(tables: StudyTables) -> Figure:
     """Draw the loss of each trial in the order of the search (points) and the lowest so far (line)."""
     trials = most_shots(tables.table("trials")).sort_values("number")
-    figure, every = pair_panels(trials)
+    figure, every = staged_panels(trials, "validation_bits_per_byte")
     for axes, pair, rows in every:
         for stage, part in by_stage(rows).items():
             style = stage_style(stage)
             draw_line(axes, part, "number", "validation_bits_per_byte", style._replace(dashes=""))
             lowest = part["validation_bits_per_byte"].astype(float).cummin().ffill()
             axes.step(part["number"], lowest, where="post", color=style.color, linestyle=style.dashes)
-        axes.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(ticker.MaxNLocator(6, integer=True))
         name_axes(axes, pair, "trial", "bits per byte")
     _stage_legend(figure, trials)
     return figure
 
 
 def _draw_by_stage(axes: Axes, values: pd.Series[float], style: LineStyle) -> None:
-    """Draw a line over the stages; from scratch is no stage of the same training and stands apart."""
-    for part in (values.drop("scratch", errors="ignore"), values[values.index == "scratch"]):
-        draw_line(axes, part.rename("value").rename_axis("stage").reset_index(), "stage", "value", style)
+    """Draw a line over the stages."""
+    draw_line(axes, values.rename("value").rename_axis("stage").reset_index(), "stage", "value", style)
 
 
 def _view_style(stage: str, view: str) -> LineStyle:

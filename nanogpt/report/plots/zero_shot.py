@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
@@ -21,9 +22,12 @@ from nanogpt.report.plots.panels import (
     panels,
     step_axis,
     write_cells,
+    write_on_heat,
 )
 from nanogpt.report.style import GREY, INK, domain_styles
-from nanogpt.report.tables import StudyTables, by_source, groups_of, last_steps, loss_tables
+from nanogpt.report.tables import StudyTables, by_source, by_stage, groups_of, last_steps, loss_tables, pivot
+
+LIMITS = ("ahead_low", "ahead_high")
 
 
 def zero_shot_matrix(tables: StudyTables) -> Figure:
@@ -40,6 +44,33 @@ def zero_shot_matrix(tables: StudyTables) -> Figure:
         name_axes(axes, title, "text", "model")
     add_color_bar(figure, every, norm, "YlGnBu", "bits per byte")
     return figure
+
+
+def regret(tables: StudyTables) -> Figure:
+    """Draw what each other model loses against a domain's own on its text, bits per byte, with its 95 % interval."""
+    leads = last_leads(tables.table("comparisons"))
+    values = {column: pivot(leads, "rival", "target", column) for column in ("ahead_bits_per_byte", *LIMITS)}
+    order = [name for name in tables.domain_order if name in values["ahead_bits_per_byte"].columns]
+    rivals = [*order, *(name for name in values["ahead_bits_per_byte"].index if name not in order)]
+    shown, low, high = (values[column].reindex(index=rivals, columns=order).to_numpy(float) for column in values)
+    norm = Normalize(min(0.0, float(np.nanmin(shown))), float(np.nanmax(shown)))
+    figure, (axes,) = panels(1, 1, (1.05 * len(order) + 1.8, 0.52 * len(rivals) + 1.3))
+    draw_heat(axes, pd.DataFrame(shown), norm, "YlGnBu")
+    known = [(i, j) for i, j in np.ndindex(shown.shape) if not np.isnan(shown[i, j])]
+    levels = norm([shown[place] for place in known])
+    for texts, up in (([f"{shown[place]:+.2f}" for place in known], -0.14),
+                      ([f"{low[place]:+.2f} to {high[place]:+.2f}" for place in known], 0.2)):
+        write_on_heat(axes, texts, [(j, i + up) for i, j in known], levels, [up < 0] * len(known))
+    name_cells(axes, order, rivals)
+    name_axes(axes, "behind the domain's own model", "text", "model")
+    add_color_bar(figure, [axes], norm, "YlGnBu", "bits per byte")
+    return figure
+
+
+def last_leads(comparisons: pd.DataFrame) -> pd.DataFrame:
+    """Return the leads over models of the last stage that was compared; those over n-grams are another question."""
+    last = comparisons[comparisons["stage"] == list(by_stage(comparisons))[-1]]
+    return last[~last["rival"].str.endswith("-gram")]
 
 
 def zero_shot_curves(tables: StudyTables) -> Figure:
@@ -104,7 +135,7 @@ def _breakdown_figure(tables: StudyTables, by: str) -> Figure:
                       marker=style.marker, linestyle="", markersize=5.5)
         _share_labels(axes, labels, rows.drop_duplicates("group").set_index("group")["share"])
         name_rows(axes, labels)
-        axes.set_xlim(left=0)
+        axes.set_xlim(0, 1.08 * float(last["nats_per_character"].max()))      # the marks end before the shares
         name_axes(axes, f"text: {target}", "nats per character", by)
     models = {name: styles[name]._replace(dashes="") for name in styles if name in set(last["source"])}
     add_legend(figure, models, "model")
