@@ -124,7 +124,7 @@ FIGURES = (
         "By the stage that was adapted. Left: the learning rate chosen on validation. Middle: test text of the target "
         "before (hollow) and after (filled). Right: the source's own test text, that is, what was forgotten. Dashed: "
         "adapted from random weights.",
-        transfer.transfer_summary),
+        transfer.transfer_summary, when=lambda tables: bool((tables.table("transfers")["stage"] != "scratch").any())),
     StudyFigure(
         "loss_by_shots", "transfer", ("transfer_measures",),
         "Test bits per byte after adaptation to so many windows of the target; bars: 95 % intervals over seeds, where "

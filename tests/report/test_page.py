@@ -79,7 +79,8 @@ def test_a_figure_stands_in_its_section_with_its_caption_as_alternative_text(stu
         caption = figure.caption_for(study)
         for name, text in sections.items():
             pictures = (figure.prompts or 1) * (name == figure.section)
-            assert text.count(f'aria-label="Enlarge the figure: {caption}"') == text.count(f"<figcaption>{caption}<") == pictures, figure.name
+            said = text.count(f'aria-label="Enlarge the figure: {caption}"')
+            assert said == text.count(f"<figcaption>{caption}<") == pictures, figure.name
 
 
 def test_every_row_and_section_leads_to_its_run(study: StudyTables) -> None:

@@ -37,6 +37,7 @@ def svg(figure: Figure, name: str) -> str:
     text = stream.getvalue()
     body = text[text.index(">", text.index("<svg")) + 1:]
     body = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", body, flags=re.DOTALL)
+    body = re.sub(r"\s*\n\s*", "\n", body)
     body = re.sub(r' d="[^"]*"', lambda found: re.sub(r"(\.\d)\d+|\.0\b", r"\1", found[0]), body)
     body = re.sub(r"(?:scale|matrix)\([^)]*\)|(\d\.\d\d)\d+", lambda found: found[1] or found[0], body)
     body = re.sub(r"#[0-9a-f]{6}\b", lambda found: NAMED.get(found[0], found[0]), body)
