@@ -20,9 +20,10 @@ def test_tables_are_shown_as_those_of_mlflow(models: str) -> None:
         run.table(frame, "later")
         folder = Path(mlflow.artifacts.download_artifacts(f"runs:/{run.id}/tables"))
     assert {path.name for path in folder.iterdir()} == {"by_mlflow.json", "shown.json", "shown.csv", "large.csv",
-                                                        "later.json", "later.csv"}
+                                                        "large.parquet", "later.json", "later.csv"}
     assert (folder / "shown.json").read_text() == (folder / "by_mlflow.json").read_text()
     pd.testing.assert_frame_equal(pd.read_csv(folder / "shown.csv"), pd.read_csv(folder / "large.csv"))
+    pd.testing.assert_frame_equal(pd.read_parquet(folder / "large.parquet"), frame)
     listed = json.loads(mlflow.get_run(run.id).data.tags["mlflow.loggedArtifacts"])
     assert listed == [{"path": f"tables/{name}.json", "type": "table"} for name in ("by_mlflow", "shown", "later")]
 
