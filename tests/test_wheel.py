@@ -49,6 +49,7 @@ def test_it_carries_the_licence(wheel: Path) -> None:
         assert "License-Expression: MIT" in archive.read(metadata).decode().splitlines()
 
 
+@pytest.mark.slow
 def test_installed_elsewhere_it_runs_a_study_from_an_empty_folder(wheel: Path, tmp_path: Path) -> None:
     """The dependencies are those of this environment: a .pth names its folder, whose own .pth files are not read."""
     venv.create(tmp_path / "venv", symlinks=True)

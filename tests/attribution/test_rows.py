@@ -23,7 +23,7 @@ from nanogpt.model.checkpoint import Checkpoint
 from nanogpt.report import page as report
 from nanogpt.report.attribution_map import DIGITS, interactive_map
 from nanogpt.report.plots.attribution import attribution_curves, deletion_curves, faithfulness, method_agreement
-from nanogpt.report.plots.panels import png
+from nanogpt.report.plots.panels import paint
 from nanogpt.report.tables import StudyTables, by_first_method
 
 PROMPTS = [("shakespeare", "To be, or\nnot"), ("math", "the sum & <☃>")]
@@ -86,7 +86,7 @@ def test_every_figure_shows_its_rows(tables: dict[str, pd.DataFrame]) -> None:
     made = StudyTables("maps", {}, {}, tables)
     for draw_figure, word in ((attribution_curves, "effective context, characters"), (faithfulness, "grad cam"),
                               (deletion_curves, "recency"), (method_agreement, "leave one out")):
-        png(figure := draw_figure(made), dpi=20)     # ticks get their names when it is painted
+        paint(figure := draw_figure(made), dpi=20)     # ticks get their names when it is painted
         assert word in words(figure).splitlines(), draw_figure.__name__
 
 

@@ -106,6 +106,7 @@ SEEDS = ("--preset", "smoke", "--domain", "readme=readme.txt,changes=changes.txt
          "--max-steps", "8", "--checkpoints", "2", "--eval-characters", "512", "--device", "cpu", "--seeds", "2")
 
 
+@pytest.mark.slow
 def test_each_of_several_trainings_has_its_run_and_models_whether_stacked_or_not(client: MlflowClient) -> None:
     for number in ("1", "4"):
         call(train, *SEEDS, "--train-together", number)

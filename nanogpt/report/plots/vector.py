@@ -45,7 +45,7 @@ def svg(figure: Figure, name: str) -> str:
     pixels = POINT * width
     style = f"width:{pixels:.0f}px;min-width:{LEAST_SCALE * pixels:.0f}px"
     return (f'<svg viewBox="0 0 {width:.2f} {height:.2f}" style="{style}" fill="currentColor" aria-hidden="true">'
-            + own_ids(body, name))
+            + own_ids(body, name).strip())
 
 
 def own_ids(body: str, name: str) -> str:
