@@ -139,8 +139,8 @@ FIGURES = (
         when=lambda tables: len(with_front(tables.table("transfer_measures"))) > 0),
     StudyFigure(
         "trials_by_learning_rate", "transfer", ("trials",),
-        "Every trial of the search for a learning rate that ended: final bits per byte on the target's validation "
-        "text. Stars mark the chosen rates.",
+        "The trials of the search for a learning rate that ended: final bits per byte on the target's validation "
+        "text. Stars mark the chosen rates; of random weights (dashed) what is far above the stages is cut off.",
         transfer.trials_by_learning_rate, phases=("transfer",),
         when=lambda tables: bool(tables.table("trials")["validation_bits_per_byte"].notna().any())),
     StudyFigure(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -28,6 +29,7 @@ from nanogpt.report.style import CELL_INK, LineStyle
 from nanogpt.report.tables import by_pair
 
 SMALL = 8          # points
+MOST_DECADES = 1.9  # of an axis with two ticks in each
 DARK = 0.55        # where on a colour map white letters read better
 Panels = tuple[Figure, list[Axes]]
 
@@ -114,7 +116,10 @@ def step_ticks(steps: Iterable[int], most: int = 8) -> list[int]:
 
 
 def decade_ticks(axis: Axis) -> None:
-    plain_ticks(axis, ticker.LogLocator(subs=(1, 3)))
+    """Set ticks at 1 and 3 of each decade; at 1 alone where those would stand too close."""
+    low, high = sorted(axis.get_view_interval())
+    close = low > 0 and math.log10(high / low) > MOST_DECADES
+    plain_ticks(axis, ticker.LogLocator(subs=(1,) if close else (1, 3)))
 
 
 def plain_ticks(axis: Axis, locator: ticker.Locator) -> None:

@@ -42,17 +42,21 @@ def transfer_curves(tables: StudyTables) -> Figure:
 def staged_panels(frame: pd.DataFrame, value: str) -> tuple[Figure, list[tuple[Axes, str, pd.DataFrame]]]:
     """Return a panel for each source → target with the rows of it, and of random weights for the same target.
 
-    The scale is that of the sources: from random weights losses are so much higher that lines of stages would be one.
+    The scale is that of the sources and of the lowest loss from random weights: the others there are so much higher
+    that lines of stages would be one.
     """
     scratch, staged = frame[frame["stage"] == "scratch"], frame[frame["stage"] != "scratch"]
     figure, every = pair_panels(staged if len(staged) else scratch)
     shown = []
     for axes, pair, rows in every:
         if len(staged):
-            values = staged.loc[staged["target"] == rows["target"].iloc[0], value].astype(float)
-            space = 0.06 * (values.max() - values.min()) or 0.1
-            axes.set_ylim(values.min() - space, values.max() + space)
-            rows = pd.concat((rows, scratch[scratch["target"] == rows["target"].iloc[0]]))
+            target = rows["target"].iloc[0]
+            below = scratch[scratch["target"] == target]
+            values = [float(number) for number in (*staged.loc[staged["target"] == target, value].dropna(),
+                                                   *below[value].dropna().nsmallest(1))]
+            space = 0.06 * (max(values) - min(values)) or 0.1
+            axes.set_ylim(min(values) - space, max(values) + space)
+            rows = pd.concat((rows, below))
         shown.append((axes, pair, rows))
     return figure, shown
 
