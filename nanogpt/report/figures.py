@@ -72,7 +72,7 @@ FIGURES = (
         zero_shot.zero_shot_curves, phases=("evaluate",)),
     StudyFigure(
         "ranking", "zero-shot", ("zero_shot",),
-        "After the last step: every model with its 95 % interval from a moving-block bootstrap over the text, and what "
+        "After the last step: every model with its 95 % interval over units of the text (not over trainings), and what "
         "counting and compressing the domain's own training text reach (bars). Lower is better.",
         zero_shot.ranking, when=lambda tables: "bits_per_byte_low" in tables.table("zero_shot")),
     StudyFigure(
@@ -164,7 +164,7 @@ FIGURES = (
         "What the maps of each model's last checkpoint are worth. Left: rank correlation of the sizes of the scores "
         "with leave-one-out. Middle and right: how far {value} falls without the characters that a method puts first, "
         "and with nothing but them. Dashed: recency and random, which know nothing of the model; a method is worth "
-        "what it adds to them. Black: the mean of the models.",
+        "what it adds to them. Upright bar: the mean of the models.",
         attribution.faithfulness, phases=("attribute",),
         when=lambda tables: bool(tables.table("faithfulness")["comprehensiveness"].notna().any())),
     StudyFigure(
