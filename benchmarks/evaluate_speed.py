@@ -46,9 +46,9 @@ def main(text: Path, preset: str, changes: tuple[str, ...], characters: int, tur
     training = trained_on / (time.perf_counter() - began)
     model = checkpoint.build(device)
     rows = max(1, CHARACTERS_PER_BATCH // config.model.block_size)
-    windows = scoring_windows(split, config.model.block_size).all()
+    windows = scoring_windows(split, config.model.block_size)
     batches = [tuple(column.to(device) for column in windows.rows(begin, begin + rows)[:3])
-               for begin in range(0, len(windows.inputs_BT), rows)]
+               for begin in range(0, len(windows), rows)]
 
     @torch.inference_mode()
     def bare() -> float:

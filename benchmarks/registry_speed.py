@@ -48,7 +48,7 @@ def register_all(made: list[Checkpoint]) -> tuple[float, float]:
             path = save_checkpoint(checkpoint, scratch_path(checkpoint.file_name))
             run.file(path, "checkpoints")
             model_id = registry.log_model(checkpoint, path, {"step": checkpoint.step}, run.id)
-            uri = registry.register(checkpoint, model_id, run.id, {"bits_per_byte": "4.0000"})
+            (uri,) = registry.register([registry.ToRegister(checkpoint, model_id, {"bits_per_byte": "4.0000"})], run.id)
             registry.set_alias(uri, list(STAGE_SHARES)[checkpoint.step % len(STAGE_SHARES)])
     return time.perf_counter() - began, time.process_time() - busy
 

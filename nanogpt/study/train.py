@@ -162,8 +162,9 @@ def read_training(run: TrackedRun, study: Study) -> EndedTraining:
     tables = kept_tables(run)
     if diverged := tables.rows.pop(DIVERGED, []):
         return EndedTraining(run, left_out=diverged[0]["reason"])
-    return EndedTraining(run, tables, staged(
-        {model.checkpoint.step: registered(model, run, tags) for model, tags in logged_before(run)}))
+    logged = {model.checkpoint.step: (model, tags) for model, tags in logged_before(run)}
+    return EndedTraining(run, tables, staged(registered({step: model for step, (model, _) in logged.items()}, run,
+                                                        {step: tags for step, (_, tags) in logged.items()})))
 
 
 def train_group(planned: Sequence[tuple[Corpus, Config]], study: Study, trainings: int, share: Share
@@ -281,7 +282,7 @@ def validation_scores(trainings: Sequence[tuple[TrackedTraining, Progress]]) -> 
 def finish(training: TrackedTraining, study: Study) -> EndedTraining:
     """Log the tables and figures of a training, register and alias its models."""
     corpus, config, run, rows = training.corpus, training.config, training.run, training.rows
-    models = {step: registered(model, run, training.tags[step]) for step, model in sorted(training.models.items())}
+    models = registered(training.models, run, training.tags)
     tables, kept = Tables(), Tables()
     tables.add("corpora", [corpus.row()])
     tables.add("training", rows)
@@ -312,10 +313,13 @@ def leave_out(training: TrackedTraining, _: Study) -> EndedTraining:
     return EndedTraining(training.run, left_out=reason)
 
 
-def registered(model: StudiedModel, run: TrackedRun, tags: Mapping[str, str]) -> StudiedModel:
-    """Register a checkpoint that was logged as a model of a run, unless it is by now."""
-    assert model.model_id
-    return replace(model, uri=registry.register(model.checkpoint, model.model_id, run.id, tags))
+def registered(models: Mapping[int, StudiedModel], run: TrackedRun, tags: Mapping[int, Mapping[str, str]]
+               ) -> dict[int, StudiedModel]:
+    """Register the checkpoints that were logged as models of a run, by step, unless they are by now."""
+    steps = sorted(models)
+    uris = registry.register([registry.ToRegister(models[step].checkpoint, str(models[step].model_id), tags[step])
+                              for step in steps], run.id)
+    return {step: replace(models[step], uri=uri) for step, uri in zip(steps, uris, strict=True)}
 
 
 def staged(models: Mapping[int, StudiedModel]) -> list[StudiedModel]:

@@ -327,5 +327,6 @@ def register_pair(logged: LoggedPair, config: Config) -> None:
         model_id = next((model_id for model_id, _ in registry.logged_models(run.id, run.experiment_id)),
                         "") or registry.log_model(adapted, logged.path, facts | tags, run.id)
         run.metrics({"transfer/validation_bits_per_byte": best.loss}, adapted.step, model_id)
-    registry.set_alias(registry.best_of(registry.register(adapted, model_id, run.id, tags)), "best")
+    (uri,) = registry.register([registry.ToRegister(adapted, model_id, tags)], run.id)
+    registry.set_alias(registry.best_of(uri), "best")
     registry.write_card(registry.model_name(adapted.domain))

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import functools
 import math
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from importlib.metadata import version as installed
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import mlflow
-from mlflow.entities import LoggedModelStatus
+from mlflow.entities import LoggedModel, LoggedModelOutput, LoggedModelStatus
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
+from mlflow.models.model import MLMODEL_FILE_NAME
 from mlflow.utils.validation import _validate_model_alias_name, _validate_model_alias_name_reserved
 
 from nanogpt.config import STAGE_SHARES
@@ -28,13 +32,19 @@ from nanogpt.tracking import cards
 from nanogpt.tracking.download import downloaded
 from nanogpt.tracking.new_store import create_missing_store
 from nanogpt.tracking.own_words import is_ours, marked
-from nanogpt.tracking.scratch import scratch_folder
+from nanogpt.tracking.scratch import scratch_folder, scratch_path
 from nanogpt.tracking.store_errors import again_if_beaten, suppress_code
 
 PACKAGES = ("torch", "mlflow")    # pandas and numpy come with MLflow; each one named costs time at every checkpoint
 
+DATA = "data"
+"""The folder of a model in which MLflow keeps its file."""
+
 SCORED_ON = "scored_on"
 """The tag that says which validation text a version's score was read from: domain, characters, digest."""
+
+MOST_OPEN_RUNS = 1024
+"""Trainings that are logged side by side and more."""
 
 SEED = "-seed-"
 """Stands in the aliases of all seeds but the first: `late-seed-2`."""
@@ -44,34 +54,67 @@ def model_name(domain: str) -> str:
     return f"nanogpt-{domain}"
 
 
-class SavedUnasked:
-    """MLflow's pyfunc flavor, of which MLflow asks no answer when it is saved: that took a quarter of the time.
-
-    A version is loaded and scored when it is promoted. It may go when `mlflow.pyfunc.save_model` itself takes
-    `validate_serving_input`, which `Model.log` reads and then hands on.
-    """
-
-    __name__ = mlflow.pyfunc.__name__
-
-    @staticmethod
-    def save_model(*, validate_serving_input: bool, **settings: Any) -> None:
-        mlflow.pyfunc.save_model(**settings)
-
-
 def log_model(checkpoint: Checkpoint, path: Path, tags: Mapping[str, Any], run_id: str) -> str:
     """Log the checkpoint file at `path` as a model of a run; returns the id of the logged model.
 
-    This is `mlflow.pyfunc.log_model`, which logs to the run that was opened last and takes no other.
+    These are the steps of `mlflow.pyfunc.log_model`, which logs to the run that was opened last and takes no other,
+    asks the model for an answer, and reads the history of every metric of the run for each checkpoint. A version is
+    loaded and scored when it is promoted; the metrics of a checkpoint are logged with its model.
     """
-    code = served_code()
-    info = Model.log(
-        None, flavor=SavedUnasked(), run_id=run_id, name=cards.logged_name(checkpoint, tags),
-        loader_module=code.loader.stem, data_path=str(path),
-        code_paths=[str(file) for file in code], signature=serving.SIGNATURE, input_example=serving.EXAMPLE,
-        step=checkpoint.step, validate_serving_input=False,
-        pip_requirements=[f"{package}=={installed(package)}" for package in PACKAGES],
-        tags={name: str(value) for name, value in tags.items()})
-    return str(info.model_id)
+    client = mlflow.MlflowClient()
+    logged = mlflow.initialize_logged_model(
+        cards.logged_name(checkpoint, tags), run_id, {tag: str(value) for tag, value in tags.items()},
+        dict(parameters_of(run_id)))
+    client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, checkpoint.step)])
+    folder = write_model(path, logged, run_id)
+    client.log_model_artifacts(logged.model_id, str(folder))
+    client.finalize_logged_model(logged.model_id, LoggedModelStatus.READY)
+    shutil.rmtree(folder)
+    return str(logged.model_id)
+
+
+def write_model(path: Path, logged: LoggedModel, run_id: str) -> Path:
+    """Write the folder of an MLflow model of the checkpoint file at `path`; returns the folder.
+
+    `mlflow.pyfunc.save_model` needs 40 ms for what is the same for every checkpoint: it writes one, and each is a copy.
+    """
+    folder = scratch_path(logged.model_id)
+    shutil.copytree(saved_model(), folder)
+    (placeholder,) = (folder / DATA).iterdir()
+    placeholder.unlink()
+    shutil.copy(path, folder / DATA / path.name)
+    model = copy.deepcopy(described_model())
+    model.artifact_path, model.run_id = logged.artifact_location, run_id
+    model.model_id = model.model_uuid = logged.model_id
+    model.utc_time_created = str(datetime.now(UTC).replace(tzinfo=None))
+    model.flavors[mlflow.pyfunc.FLAVOR_NAME][mlflow.pyfunc.DATA] = f"{DATA}/{path.name}"
+    model.model_size_bytes = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    model.save(str(folder / MLMODEL_FILE_NAME))
+    return folder
+
+
+@functools.cache
+def saved_model() -> Path:
+    """Save an MLflow model of an empty checkpoint file, once in a process; returns its folder."""
+    code, folder, placeholder = served_code(), scratch_path("model"), scratch_path("placeholder.pt")
+    placeholder.touch()
+    mlflow.pyfunc.save_model(
+        str(folder), loader_module=code.loader.stem, data_path=str(placeholder), code_paths=[str(file) for file in code],
+        signature=serving.SIGNATURE, input_example=serving.EXAMPLE,
+        pip_requirements=[f"{package}=={installed(package)}" for package in PACKAGES])
+    return folder
+
+
+@functools.cache
+def described_model() -> Model:
+    """Read what the saved model says of itself."""
+    return Model.load(str(saved_model() / MLMODEL_FILE_NAME))
+
+
+@functools.lru_cache(maxsize=MOST_OPEN_RUNS)
+def parameters_of(run_id: str) -> Mapping[str, str]:
+    """Read the parameters of a run, which are logged when it is opened: each of its models has them too."""
+    return mlflow.MlflowClient().get_run(run_id).data.params
 
 
 @functools.cache
@@ -80,31 +123,55 @@ def served_code() -> Bundle:
     return write_bundle("serving.pyfunc", "_load_pyfunc", Path(scratch_folder()))
 
 
-def register(checkpoint: Checkpoint, model_id: str, run_id: str, tags: Mapping[str, Any]) -> str:
-    """Register a logged model under its domain, once: identical weights keep their version. Returns its URI.
+@dataclass(frozen=True)
+class ToRegister:
+    """A checkpoint that was logged as a model, and the tags that its version gets."""
+
+    checkpoint: Checkpoint
+    model_id: str
+    tags: Mapping[str, Any]
+
+    @property
+    def version_tags(self) -> dict[str, str]:
+        tags = {tag: str(value) for tag, value in self.tags.items()}
+        sha256, step = self.identity
+        return {"domain": self.checkpoint.domain, "sha256": sha256, "step": step} | tags
+
+    @property
+    def identity(self) -> tuple[str, str]:
+        """Give what two checkpoints of one version share: digest and step."""
+        return self.checkpoint.sha256, str(self.checkpoint.step)
+
+
+def register(logged: Sequence[ToRegister], run_id: str) -> list[str]:
+    """Register logged models of one domain and run, each once: identical weights keep their version. Returns the URIs.
 
     Of several processes that register the same weights at once each may make a version: all but the first is removed
     by whoever made it, or, where that was killed, by the next one.
     """
-    name = model_name(checkpoint.domain)
-    same = {"sha256": checkpoint.sha256, "step": str(checkpoint.step)}
-    if not (numbers := same_versions(name, same)):
-        make_registered_model(name, checkpoint.domain)
-        mlflow.MlflowClient().create_model_version(
-            name, source=f"models:/{model_id}", model_id=model_id, run_id=run_id,
-            description=cards.version_card(checkpoint, tags, model_id),
-            tags={"domain": checkpoint.domain} | same | {tag: str(value) for tag, value in tags.items()})
-        numbers = same_versions(name, same)
-    for number in numbers[1:]:
+    domain = logged[0].checkpoint.domain
+    name, client = model_name(domain), mlflow.MlflowClient()
+    make_registered_model(name, domain)
+    numbers = version_numbers(name)
+    if new := [model for model in logged if model.identity not in numbers]:
+        for model in new:
+            client.create_model_version(
+                name, source=f"models:/{model.model_id}", model_id=model.model_id, run_id=run_id,
+                description=cards.version_card(model.checkpoint, model.tags, model.model_id), tags=model.version_tags)
+        numbers = version_numbers(name)
+    for number in (number for model in logged for number in numbers[model.identity][1:]):
         with suppress_code("RESOURCE_DOES_NOT_EXIST"):
-            mlflow.MlflowClient().delete_model_version(name, str(number))
-    return f"models:/{name}/{numbers[0]}"
+            client.delete_model_version(name, str(number))
+    return [f"models:/{name}/{numbers[model.identity][0]}" for model in logged]
 
 
-def same_versions(name: str, tags: Mapping[str, str]) -> list[int]:
-    """List the numbers of the versions with these tags, `sha256` among them, the first made first."""
-    return sorted(int(version.version) for version in versions(name, f"tags.sha256 = '{tags['sha256']}'")
-                  if tags.items() <= version.tags.items())
+def version_numbers(name: str) -> dict[tuple[str, str], list[int]]:
+    """List the numbers of the versions of each digest and step, the first made first."""
+    numbers: dict[tuple[str, str], list[int]] = {}
+    for version in versions(name):
+        numbers.setdefault((version.tags.get("sha256", ""), version.tags.get("step", "")), []).append(
+            int(version.version))
+    return {identity: sorted(of_identity) for identity, of_identity in numbers.items()}
 
 
 def make_registered_model(name: str, domain: str) -> None:
@@ -212,10 +279,10 @@ def load(uri: str) -> Checkpoint:
         return load_safetensors(uri) if uri.endswith(".safetensors") else load_checkpoint(uri)
     with contextlib.ExitStack() as stack:
         try:
-            copy = stack.enter_context(downloaded(uri))
+            local = stack.enter_context(downloaded(uri))
         except (MlflowException, OSError) as error:
             raise UserError(f"model must exist in the registry or a run, got {uri!r} ({known_models()})") from error
-        files = [copy] if copy.is_file() else sorted(copy.rglob("*.pt"))
+        files = [local] if local.is_file() else sorted(local.rglob("*.pt"))
         if len(files) != 1:
             raise UserError(f"model must hold one checkpoint, got {len(files)} in {uri!r}")
         return load_checkpoint(files[0])

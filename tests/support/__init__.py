@@ -65,7 +65,8 @@ def make_model_store(folder: Path, *trainings: Sequence[Checkpoint]) -> str:
         with open_run(f"train {checkpoints[0].domain}") as run:
             for checkpoint in checkpoints:
                 model_id = registry.log_model(checkpoint, log_file(run, checkpoint), {"step": checkpoint.step}, run.id)
-                version = registry.register(checkpoint, model_id, run.id, {"bits_per_byte": "4.0000"})
+                logged = registry.ToRegister(checkpoint, model_id, {"bits_per_byte": "4.0000"})
+                (version,) = registry.register([logged], run.id)
                 registry.set_alias(version, "early" if checkpoint.step else "late")
         registry.set_alias(version, "late")
     mlflow.set_tracking_uri(None)

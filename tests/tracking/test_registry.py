@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections.abc import Mapping
 from pathlib import Path
 
 import mlflow
@@ -43,24 +42,24 @@ def test_identical_weights_are_registered_once(models: str, trained: Checkpoint)
     before = registry.catalogue()
     with open_run("again") as run:
         model_id = registry.log_model(trained, log_file(run, trained), {}, run.id)
-        uri = registry.register(trained, model_id, run.id, {"bits_per_byte": "4.0000"})
+        (uri,) = registry.register([registry.ToRegister(trained, model_id, {"bits_per_byte": "4.0000"})], run.id)
     assert registry.catalogue() == before and uri == registry.version_of(f"models:/{NAME}@late").uri
 
 
 def test_of_two_that_register_the_same_at_once_the_first_version_stays(
         models: str, trained: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
-    def see_none_at_first(name: str, tags: Mapping[str, str]) -> list[int]:
-        monkeypatch.setattr(registry, "same_versions", same_versions)
-        return []
+    def see_none_at_first(name: str) -> dict[tuple[str, str], list[int]]:
+        monkeypatch.setattr(registry, "version_numbers", version_numbers)
+        return {}
 
-    same_versions, own = registry.same_versions, dataclasses.replace(trained, domain="raced")
+    version_numbers, own = registry.version_numbers, dataclasses.replace(trained, domain="raced")
     with open_run("several") as run:
         path = log_file(run, own)
         ids = [registry.log_model(own, path, {"step": own.step}, run.id) for _ in range(2)]
         uris = set()
         for model_id in ids:
-            monkeypatch.setattr(registry, "same_versions", see_none_at_first)
-            uris.add(registry.register(own, model_id, run.id, {}))
+            monkeypatch.setattr(registry, "version_numbers", see_none_at_first)
+            uris |= set(registry.register([registry.ToRegister(own, model_id, {})], run.id))
     assert uris == {"models:/nanogpt-raced/1"}
     assert [version.version for version in registry.versions("nanogpt-raced")] == [1]
 
@@ -91,7 +90,7 @@ def test_best_is_the_lowest_score_on_the_newest_versions_text(models: str, check
             adapted = dataclasses.replace(checkpoint, domain="scores")
             model_id = registry.log_model(adapted, log_file(run, adapted), {}, run.id)
             tags = {"scored_on": scored_on, "bits_per_byte": bits}
-            best = registry.best_of(registry.register(adapted, model_id, run.id, tags))
+            best = registry.best_of(*registry.register([registry.ToRegister(adapted, model_id, tags)], run.id))
             bests.append(registry.version_of(best).tags["bits_per_byte"])
     assert bests == ["3.0000", "2.0000", "1.0000", "3.0000", "2.5000"]
 
