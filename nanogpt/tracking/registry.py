@@ -79,11 +79,12 @@ def write_model(path: Path, logged: LoggedModel, run_id: str) -> Path:
     `mlflow.pyfunc.save_model` needs 40 ms for what is the same for every checkpoint: it writes one, and each is a copy.
     """
     folder = scratch_path(logged.model_id)
-    shutil.copytree(saved_model(), folder)
+    saved = saved_model(served_code())
+    shutil.copytree(saved, folder)
     (placeholder,) = (folder / DATA).iterdir()
     placeholder.unlink()
     shutil.copy(path, folder / DATA / path.name)
-    model = copy.deepcopy(described_model())
+    model = copy.deepcopy(described_model(saved))
     model.artifact_path, model.run_id = logged.artifact_location, run_id
     model.model_id = model.model_uuid = logged.model_id
     model.utc_time_created = str(datetime.now(UTC).replace(tzinfo=None))
@@ -94,21 +95,22 @@ def write_model(path: Path, logged: LoggedModel, run_id: str) -> Path:
 
 
 @functools.cache
-def saved_model() -> Path:
+def saved_model(code: Bundle) -> Path:
     """Save an MLflow model of an empty checkpoint file, once in a process; returns its folder."""
-    code, folder, placeholder = served_code(), scratch_path("model"), scratch_path("placeholder.pt")
+    folder, placeholder = scratch_path("model"), scratch_path("placeholder.pt")
     placeholder.touch()
     mlflow.pyfunc.save_model(
-        str(folder), loader_module=code.loader.stem, data_path=str(placeholder), code_paths=[str(file) for file in code],
+        str(folder), loader_module=code.loader.stem, data_path=str(placeholder),
+        code_paths=[str(file) for file in code],
         signature=serving.SIGNATURE, input_example=serving.EXAMPLE,
         pip_requirements=[f"{package}=={installed(package)}" for package in PACKAGES])
     return folder
 
 
 @functools.cache
-def described_model() -> Model:
-    """Read what the saved model says of itself."""
-    return Model.load(str(saved_model() / MLMODEL_FILE_NAME))
+def described_model(folder: Path) -> Model:
+    """Read what a saved model says of itself."""
+    return Model.load(str(folder / MLMODEL_FILE_NAME))
 
 
 @functools.lru_cache(maxsize=MOST_OPEN_RUNS)
