@@ -52,7 +52,7 @@ def _of_specialisation(comparisons: pd.DataFrame) -> Iterator[Card]:
         return
     ahead, smallest = sum(map(is_ahead, nearest)), min(nearest, key=lambda row: row["ahead_bits_per_byte"])
     claim = ("Each domain's own model beats the other domains' models" if ahead == len(nearest)
-             else f"Own models surely beat other domains' models on {ahead} of {len(nearest)} domains")
+             else f"Own models beat other domains' models on {ahead} of {len(nearest)} domains")
     yield Card(claim, f"{smallest['ahead_bits_per_byte']:+.2f} bits per byte",
                interval_of(smallest["ahead_low"], smallest["ahead_high"]),
                f"Smallest lead: on {smallest['target']}, against the model of {smallest['rival']}; over "
@@ -75,10 +75,11 @@ def _of_transfer(comparisons: pd.DataFrame) -> Iterator[Card]:
     elif last["claim"] != "not decided" and last["p_holm"] < SIGNIFICANCE:
         claim = f"Adapted, the {last['later']} checkpoint ends {below} than {above}"
     else:
-        claim = f"Adapted, the {last['later']} checkpoint does not surely beat {above}"
+        claim = f"Adapted, the {last['later']} checkpoint is not shown to beat {above}"
     yield Card(claim, f"{last['difference']:+.2f} bits per byte", interval_of(last["low"], last["high"]),
                f"Test loss on the target, {last['later']} minus {last['earlier']}; over "
-               f"{counted(last['pairs'], 'pair')} of source and target. The claim allows for Holm's correction.",
+               f"{counted(last['pairs'], 'pair')} of source and target. The claim allows for Holm's correction"
+               + (f": p = {last['p_holm']:.2g}." if math.isfinite(last["p_holm"]) else "."),
                "transfer", "stage_differences")
 
 
@@ -111,7 +112,7 @@ def _of_attribution(agreement: pd.DataFrame) -> Iterator[Card]:
     elif all(row["domain"] in over_seeds and row["high"] < over_seeds[row["domain"]]["low"] for row in over_training):
         claim = "Training changes what models look at more than seeds do"
     else:
-        claim = "Training does not surely change maps more than seeds do"
+        claim = "Training is not shown to change maps more than seeds do"
     beside = over_seeds.get(nearest["domain"])
     yield Card(claim, f"ρ = {nearest['spearman']:.2f}", interval_of(nearest["low"], nearest["high"]),
                f"Early and final maps on {nearest['domain']}, where they are most alike; over "

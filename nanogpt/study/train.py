@@ -53,6 +53,7 @@ class TrackedTraining:
     corpus: Corpus
     config: Config                      # with the training's own seed
     run: TrackedRun
+    below: str = ""                     # the id of the run over several trainings, which draws the curves of all
     state: TrainingState | None = None  # from which a stopped one goes on
     models: dict[int, StudiedModel] = field(default_factory=dict)       # by step; those of an earlier process too
     tags: dict[int, Mapping[str, str]] = field(default_factory=dict)    # of their versions
@@ -201,7 +202,7 @@ def open_training(corpus: Corpus, config: Config, study: Study, parent: str) -> 
     with open_run(f"train {corpus.name}{seed_suffix(config.seed)}", config, resume, parent,
                   **{CELL: digest}, phase="train", domain=corpus.name, first_seed=study.config.seed,
                   vocabulary_sha256=corpus.vocabulary.sha256, corpus_sha256=corpus.source.sha256) as run:
-        training = TrackedTraining(corpus, config, run)
+        training = TrackedTraining(corpus, config, run, parent)
         if resume:
             training.state = kept_state(run)
             for model, tags in logged_before(run):
@@ -288,7 +289,8 @@ def finish(training: TrackedTraining, study: Study) -> EndedTraining:
     tables.add("training", rows)
     log_tables(run, tables)
     kept.add("training", tables.rows["training"])
-    log_figures(run, tables, config, "train")
+    if not training.below:
+        log_figures(run, tables, config, "train")
     validation = {row["step"]: row["validation_bits_per_byte"] for row in rows if row["step"] in models}
     aliases = alias_all(models, validation, training, "" if config.seed == study.config.seed else
                         f"{registry.SEED}{config.seed}")
