@@ -83,7 +83,8 @@ def batch_offsets(n: int, block_size: int, batch_size: int, steps: int, seed: in
     """Return where the windows of each step begin, (S, B): from the arguments alone, so a training can resume.
 
     An epoch reads the n > block_size characters once, in shuffled windows of block_size from a random phase on; what
-    does not fill a window at either end waits for an epoch with another phase.
+    does not fill a window at either end waits for an epoch with another phase. It takes 4 bytes for each window of the
+    text on the way.
     """
     require(n > block_size, f"text must have more than block_size = {block_size} characters", n)
     generator = torch.Generator().manual_seed(seed)
@@ -92,10 +93,12 @@ def batch_offsets(n: int, block_size: int, batch_size: int, steps: int, seed: in
     last = n - block_size - 1
     while missing > 0:
         phase = int(torch.randint(min(block_size, last + 1), (), generator=generator))
-        starts = torch.arange(phase, last + 1, block_size)
-        epochs.append(starts[torch.randperm(len(starts), generator=generator)])
-        missing -= len(starts)
-    return torch.cat([*epochs, torch.empty(0, dtype=torch.int64)])[: steps * batch_size].view(steps, batch_size)
+        windows = (last - phase) // block_size + 1
+        kind = torch.int32 if windows < 2**31 else torch.int64
+        order = torch.randperm(windows, generator=generator, dtype=kind)[:missing]
+        epochs.append(phase + block_size * order.long())
+        missing -= windows
+    return torch.cat([*epochs, torch.empty(0, dtype=torch.int64)]).view(steps, batch_size)
 
 
 def windows_at(ids_N: Tensor, offsets_B: Tensor, block_size: int) -> tuple[Tensor, Tensor]:
