@@ -134,10 +134,10 @@ class TextWriter:
         self.digest.update(content)
         self.n_bytes += len(content)
         self.characters += len(text)
-        numbers_N = self.table[points_N]
+        numbers_N = self.table.take(points_N)
         if not numbers_N.all():
             self.learn(np.unique(points_N[numbers_N == 0]))
-            numbers_N = self.table[points_N]
+            numbers_N = self.table.take(points_N)
         self.counts_A += np.bincount(numbers_N, minlength=len(self.counts_A))
         self.file.write(numbers_N.data)
 

@@ -1,0 +1,195 @@
+"""What a corpus of many gigabytes costs: its first and second reading, and training from it.
+
+    python benchmarks/large_corpus.py --folder /path/with/room --gigabytes 10
+    python benchmarks/large_corpus.py --folder /path/with/room --gigabytes 10 --files 1
+
+It writes the built-in domains' texts again and again, each time after a line with a counter, into files (packed or not,
+by --ending), which the disk's cache then forgets. Each step is a process of its own, whose anonymous memory is sampled
+every 20 ms: pages of mapped files, which the system takes back when it needs them, are not counted. Trainings from the
+large corpus take turns with those from the first 5 000 000 characters of the same text under the same vocabulary. What
+was written is deleted at the end.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import os
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from benchmarks.common import read_config, synchronize
+from nanogpt.config import BUILT_IN_DOMAINS, Config
+from nanogpt.model.device import resolve_device
+from nanogpt.text.corpus import Corpus, make_corpora
+from nanogpt.text.sources import load_domain
+from nanogpt.text.user_files import PACKED
+from nanogpt.training.loop import train
+
+SMALL_CHARACTERS = 5_000_000
+SECONDS_BETWEEN_SAMPLES = 0.02
+SPEEDS = ("characters_per_second", "characters_per_processor_second")
+"""By the clock, without preparation; and by the work of the processor, preparation included, which other programs
+disturb less."""
+
+
+@functools.cache
+def domain_texts() -> list[str]:
+    return [text for name in BUILT_IN_DOMAINS if isinstance(text := load_domain(name).text, str)]
+
+
+def texts(size: int) -> Iterator[bytes]:
+    """Real text of at least `size` bytes: the built-in domains in turns, each after a line with a counter."""
+    domains, counter = domain_texts(), 0
+    while size > 0:
+        content = f"\n=== {counter} ===\n{domains[counter % len(domains)]}".encode()
+        counter, size = counter + 1, size - len(content)
+        yield content
+
+
+def write_corpus(folder: Path, size: int, files: int, ending: str) -> int:
+    """Write files of about `size` bytes of text in all; returns their bytes on the disk, whose cache forgets them."""
+    folder.mkdir(parents=True)
+    written = 0
+    for number in range(files):
+        path = folder / f"part-{number:03}{ending}"
+        if path.suffix in PACKED:
+            import pyarrow
+
+            packing = PACKED[path.suffix]
+            with pyarrow.OSFile(str(path), "wb") as raw, pyarrow.CompressedOutputStream(raw, packing) as out:
+                for content in texts(size // files):
+                    out.write(content)
+        else:
+            with path.open("wb") as out:
+                for content in texts(size // files):
+                    out.write(content)
+        forget(path)
+        written += path.stat().st_size
+    return written
+
+
+def forget(path: Path) -> None:
+    """Have the system drop what it holds of a file in memory."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def large_corpus(place: Path, config: Config) -> Corpus:
+    return make_corpora([load_domain(f"large={place}")], config.data, config.model.block_size)["large"]
+
+
+def small_corpus(large: Corpus, config: Config) -> Corpus:
+    """The begin of the same text, in memory, under the same vocabulary."""
+    text = dataclasses.replace(large.source, name="small", text=large.source.text[:SMALL_CHARACTERS])
+    return make_corpora([text], config.data, config.model.block_size, large.vocabulary)["small"]
+
+
+def child_report(step: str, place: Path, config: Config) -> dict[str, Any]:
+    """Do one step here and now: `read`, `large` or `small`."""
+    began = time.perf_counter()
+    corpus = large_corpus(place, config)
+    seconds = time.perf_counter() - began
+    if step == "read":
+        return {"seconds": seconds, "characters": corpus.source.n_characters, "vocabulary": len(corpus.vocabulary),
+                "numbers": str(getattr(corpus.source.text, "numbers_N", corpus.train.vocabulary.table).dtype)}
+    if step == "small":
+        corpus = small_corpus(corpus, config)
+    began, worked = time.perf_counter(), time.process_time()
+    *_, last = train(corpus, config)
+    synchronize(resolve_device(config.device))
+    characters = config.train.max_steps * config.train.batch_size * config.model.block_size
+    return {"characters_per_second": last.characters_per_second,
+            "characters_per_processor_second": characters / (time.process_time() - worked), "loss_nats": last.loss_nats,
+            "seconds_with_preparation": time.perf_counter() - began, "is_mapped": corpus.train.is_mapped}
+
+
+def measured(step: str, folder: Path, config: Config) -> dict[str, Any]:
+    """Run a step as a process of its own; its report, with its most anonymous memory."""
+    settings = [f"--set={name}={value}" for name, value in config.flat().items() if name != "preset"]
+    command = [sys.executable, __file__, "--folder", str(folder), "--preset", config.preset, "--child", step, *settings]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True,
+                          env=os.environ | {"NANOGPT_CACHE": str(folder / "cache")}) as process:
+        peak = 0
+        while process.poll() is None:
+            peak = max(peak, anonymous_bytes(process.pid))
+            time.sleep(SECONDS_BETWEEN_SAMPLES)
+        assert process.stdout is not None
+        if process.returncode:
+            raise click.ClickException(f"{step} ended with {process.returncode}")
+        return json.loads(process.stdout.read().splitlines()[-1]) | {"peak_anonymous_gb": peak / 1e9}
+
+
+def anonymous_bytes(pid: int) -> int:
+    """Memory of a process that no file stands behind."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return 0
+    return 1024 * sum(map(int, re.findall(r"Rss(?:Anon|Shmem):\s+(\d+)", status)))
+
+
+def show(step: str, report: dict[str, Any]) -> None:
+    click.echo(f"{step}: " + "  ".join(f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}"
+                                       for key, value in report.items()))
+
+
+@click.command(help=__doc__)
+@click.option("--folder", type=click.Path(path_type=Path), required=True, help="a folder with room for three times it")
+@click.option("--gigabytes", default=10.0, show_default=True)
+@click.option("--files", default=8, show_default=True)
+@click.option("--ending", default=".txt", show_default=True, help="of the files' names: .txt, .txt.gz or .txt.zst")
+@click.option("--pairs", default=4, show_default=True, help="trainings from the large and from the small corpus")
+@click.option("--preset", default="quick", show_default=True)
+@click.option("--set", "changes", multiple=True, help="name=value over the preset; repeatable")
+@click.option("--child", hidden=True)
+def main(folder: Path, gigabytes: float, files: int, ending: str, pairs: int, preset: str, changes: tuple[str, ...],
+         child: str | None) -> None:
+    if child:
+        return click.echo(json.dumps(child_report(child, folder / "texts", read_config(preset, changes))))
+    config = read_config(preset, (*(() if any(c.startswith("max_steps=") for c in changes) else ("max_steps=150",)),
+                                  *changes))
+    folder.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(dir=folder, prefix="large-corpus-"))
+    try:
+        measure(work, config, gigabytes, files, ending, pairs)
+    finally:
+        shutil.rmtree(work)
+
+
+def measure(work: Path, config: Config, gigabytes: float, files: int, ending: str, pairs: int) -> None:
+    began = time.perf_counter()
+    size = write_corpus(work / "texts", int(gigabytes * 1e9), files, ending)
+    show("written", {"gb": size / 1e9, "files": files, "seconds": time.perf_counter() - began})
+    for step in ("first reading", "second reading"):
+        show(step, measured("read", work, config))
+    show("cache", {"gb": sum(path.stat().st_size for path in (work / "cache").glob("stored-*")) / 1e9})
+    ratios = []
+    for pair in range(pairs):
+        order = ("large", "small") if pair % 2 else ("small", "large")
+        reports = {step: measured(step, work, config) for step in order}
+        for step in order:
+            show(f"pair {pair + 1} {step}", reports[step])
+        ratios.append([reports["large"][name] / reports["small"][name] for name in SPEEDS])
+    for name, values in zip(SPEEDS, zip(*ratios, strict=True), strict=False):
+        show(f"{name}, large to small", {"median": statistics.median(values), "least": min(values),
+                                         "most": max(values)})
+
+
+if __name__ == "__main__":
+    main()
