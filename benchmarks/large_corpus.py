@@ -6,8 +6,9 @@
 It writes the built-in domains' texts again and again, each time after a line with a counter, into files (packed or not,
 by --ending), which the disk's cache then forgets. Each step is a process of its own, whose anonymous memory is sampled
 every 20 ms: pages of mapped files, which the system takes back when it needs them, are not counted. Trainings from the
-large corpus take turns with those from the first 5 000 000 characters of the same text under the same vocabulary. What
-was written is deleted at the end.
+large corpus take turns with those from the first 5 000 000 characters of the same text under the same vocabulary. On a
+GPU, --share-of-device 0 leaves the large corpus in its file, 1 puts it on the device. What was written is deleted at
+the end.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +34,12 @@ if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.common import read_config, synchronize
-from nanogpt.config import BUILT_IN_DOMAINS, Config
+from nanogpt.config import ALL, Config, listed_domains
 from nanogpt.model.device import resolve_device
 from nanogpt.text.corpus import Corpus, make_corpora
 from nanogpt.text.sources import load_domain
 from nanogpt.text.user_files import PACKED
+from nanogpt.training import batches
 from nanogpt.training.loop import train
 
 SMALL_CHARACTERS = 5_000_000
@@ -48,20 +50,20 @@ disturb less."""
 
 
 @functools.cache
-def domain_texts() -> list[str]:
-    return [text for name in BUILT_IN_DOMAINS if isinstance(text := load_domain(name).text, str)]
+def domain_texts(domains: str) -> list[str]:
+    return [text for name in listed_domains(domains) if isinstance(text := load_domain(name).text, str)]
 
 
-def texts(size: int) -> Iterator[bytes]:
-    """Real text of at least `size` bytes: the built-in domains in turns, each after a line with a counter."""
-    domains, counter = domain_texts(), 0
+def texts(size: int, names: str) -> Iterator[bytes]:
+    """Real text of at least `size` bytes: some built-in domains in turns, each after a line with a counter."""
+    domains, counter = domain_texts(names), 0
     while size > 0:
         content = f"\n=== {counter} ===\n{domains[counter % len(domains)]}".encode()
         counter, size = counter + 1, size - len(content)
         yield content
 
 
-def write_corpus(folder: Path, size: int, files: int, ending: str) -> int:
+def write_corpus(folder: Path, size: int, files: int, ending: str, domains: str) -> int:
     """Write files of about `size` bytes of text in all; returns their bytes on the disk, whose cache forgets them."""
     folder.mkdir(parents=True)
     written = 0
@@ -72,11 +74,11 @@ def write_corpus(folder: Path, size: int, files: int, ending: str) -> int:
 
             packing = PACKED[path.suffix]
             with pyarrow.OSFile(str(path), "wb") as raw, pyarrow.CompressedOutputStream(raw, packing) as out:
-                for content in texts(size // files):
+                for content in texts(size // files, domains):
                     out.write(content)
         else:
             with path.open("wb") as out:
-                for content in texts(size // files):
+                for content in texts(size // files, domains):
                     out.write(content)
         forget(path)
         written += path.stat().st_size
@@ -119,10 +121,11 @@ def child_report(step: str, place: Path, config: Config) -> dict[str, Any]:
             "seconds_with_preparation": time.perf_counter() - began, "is_mapped": corpus.train.is_mapped}
 
 
-def measured(step: str, folder: Path, config: Config) -> dict[str, Any]:
+def measured(step: str, folder: Path, config: Config, options: Sequence[str] = ()) -> dict[str, Any]:
     """Run a step as a process of its own; its report, with its most anonymous memory."""
     settings = [f"--set={name}={value}" for name, value in config.flat().items() if name != "preset"]
-    command = [sys.executable, __file__, "--folder", str(folder), "--preset", config.preset, "--child", step, *settings]
+    command = [sys.executable, __file__, "--folder", str(folder), "--preset", config.preset, "--child", step, *options,
+               *settings]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True,
                           env=os.environ | {"NANOGPT_CACHE": str(folder / "cache")}) as process:
         peak = 0
@@ -157,32 +160,36 @@ def show(step: str, report: dict[str, Any]) -> None:
 @click.option("--pairs", default=4, show_default=True, help="trainings from the large and from the small corpus")
 @click.option("--preset", default="quick", show_default=True)
 @click.option("--set", "changes", multiple=True, help="name=value over the preset; repeatable")
+@click.option("--domains", default=ALL, show_default=True, help="built-in domains whose texts are written")
+@click.option("--share-of-device", type=float, help="of a GPU's free memory, which the corpus may take")
 @click.option("--child", hidden=True)
 def main(folder: Path, gigabytes: float, files: int, ending: str, pairs: int, preset: str, changes: tuple[str, ...],
-         child: str | None) -> None:
+         domains: str, share_of_device: float | None, child: str | None) -> None:
     if child:
+        batches.SHARE_OF_DEVICE = batches.SHARE_OF_DEVICE if share_of_device is None else share_of_device
         return click.echo(json.dumps(child_report(child, folder / "texts", read_config(preset, changes))))
     config = read_config(preset, (*(() if any(c.startswith("max_steps=") for c in changes) else ("max_steps=150",)),
                                   *changes))
     folder.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(dir=folder, prefix="large-corpus-"))
     try:
-        measure(work, config, gigabytes, files, ending, pairs)
+        began = time.perf_counter()
+        size = write_corpus(work / "texts", int(gigabytes * 1e9), files, ending, domains)
+        show("written", {"gb": size / 1e9, "files": files, "seconds": time.perf_counter() - began})
+        share = () if share_of_device is None else (f"--share-of-device={share_of_device}",)
+        measure(functools.partial(measured, folder=work, config=config, options=share), work, pairs)
     finally:
         shutil.rmtree(work)
 
 
-def measure(work: Path, config: Config, gigabytes: float, files: int, ending: str, pairs: int) -> None:
-    began = time.perf_counter()
-    size = write_corpus(work / "texts", int(gigabytes * 1e9), files, ending)
-    show("written", {"gb": size / 1e9, "files": files, "seconds": time.perf_counter() - began})
+def measure(run: Callable[[str], dict[str, Any]], work: Path, pairs: int) -> None:
     for step in ("first reading", "second reading"):
-        show(step, measured("read", work, config))
+        show(step, run("read"))
     show("cache", {"gb": sum(path.stat().st_size for path in (work / "cache").glob("stored-*")) / 1e9})
     ratios = []
     for pair in range(pairs):
         order = ("large", "small") if pair % 2 else ("small", "large")
-        reports = {step: measured(step, work, config) for step in order}
+        reports = {step: run(step) for step in order}
         for step in order:
             show(f"pair {pair + 1} {step}", reports[step])
         ratios.append([reports["large"][name] / reports["small"][name] for name in SPEEDS])

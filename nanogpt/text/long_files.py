@@ -10,7 +10,7 @@ import hashlib
 import io
 import logging
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -53,26 +53,51 @@ def is_long(paths: Iterable[Path]) -> bool:
     return sum(sizes) > LONG_BYTES
 
 
-def read_long_text(domain: str, place: str, paths: Sequence[Path], column: str, folder: Path | None) -> StoredText:
+def read_long_files(domain: str, place: str, paths: Sequence[Path], column: str, folder: Path | None) -> StoredText:
     """Return the text of files, read from the cache folder where the same bytes were read before.
 
     UserError, one line: no folder, or one that cannot take the text; a file that changes meanwhile; and what
-    `read_user_text` refuses.
+    `read_files` refuses.
     """
-    if folder is None:
-        raise UserError(f"domain {domain!r} is longer than {LONG_BYTES:,} bytes and needs a cache folder, got none: "
-                        "set NANOGPT_CACHE or pip install pooch")
     raw = Digest()
     sizes = [raw.read(domain, path) for path in paths]
     kinds = [f"{kind_of(path)} {path.suffix.lower() in PACKED} {size}" for path, size in zip(paths, sizes, strict=True)]
-    kept = StoredFiles(folder, "\n".join((raw.hexdigest, column, *kinds)))
+
+    def again(digest: Digest, beside: Path) -> Iterator[Iterable[str]]:
+        for path in paths:
+            yield from documents(domain, path, column, digest, beside)
+
+    return kept_text(domain, place, "\n".join((raw.hexdigest, column, *kinds)), raw, again, folder)
+
+
+def read_long_set(domain: str, place: str, texts: Callable[[], Iterable[str]], folder: Path | None) -> StoredText:
+    """Return the text of a set, whose texts are asked for twice; its digest is that of what they become."""
+    def again(digest: Digest, _: Path) -> Iterator[Iterable[str]]:
+        for text in map(clean, texts()):
+            digest.update(memoryview(text.encode()))
+            if text and not text.isspace():
+                yield [text]
+
+    raw = Digest()
+    for _ in again(raw, Path()):
+        pass
+    return kept_text(domain, place, f"set {raw.hexdigest}", raw, again, folder)
+
+
+def kept_text(domain: str, place: str, origin: str, raw: Digest, documents: Documents,
+              folder: Path | None) -> StoredText:
+    """Return what is kept of an origin, whose bytes were `raw`; what is not is written from its documents."""
+    if folder is None:
+        raise UserError(f"domain {domain!r} is longer than {LONG_BYTES:,} bytes and needs a cache folder, got none: "
+                        "set NANOGPT_CACHE or pip install pooch")
+    kept = StoredFiles(folder, origin)
     if stored := kept.load():
         return stored
     log.info("reading %.1f GB of domain %r, once: its text is kept in %s", raw.size / 1e9, domain, folder)
     try:
         remove_left_parts(folder)
         with part_file(folder) as file:
-            facts = write_text(domain, place, paths, column, file, raw)
+            facts = write_text(domain, place, documents, file, raw)
             kept.keep(file, facts | {"raw_sha256": raw.hexdigest, "raw_bytes": raw.size})
     except OSError as error:
         raise UserError(f"cache must be a folder with room for the text of domain {domain!r}, got {str(folder)!r}: "
@@ -83,17 +108,15 @@ def read_long_text(domain: str, place: str, paths: Sequence[Path], column: str, 
     return stored
 
 
-def write_text(domain: str, place: str, paths: Sequence[Path], column: str, file: IO[bytes], raw: Digest,
-               ) -> dict[str, Any]:
-    """Write the text of files as numbers; returns its facts. UserError where their bytes are not those of `raw`."""
+def write_text(domain: str, place: str, documents: Documents, file: IO[bytes], raw: Digest) -> dict[str, Any]:
+    """Write documents as numbers; returns the text's facts. UserError where their bytes are not those of `raw`."""
     writer, again = TextWriter(file), Digest()
-    for path in paths:
-        for document in documents(domain, path, column, again, file):
-            writer.begin_document()
-            for part in document:
-                writer.write(part)
+    for document in documents(again, Path(file.name).parent):
+        writer.begin_document()
+        for part in document:
+            writer.write(part)
     if (again.hexdigest, again.size) != (raw.hexdigest, raw.size):
-        raise UserError(f"files of domain {domain!r} must not change while they are read, got {place!r} with "
+        raise UserError(f"texts of domain {domain!r} must not change while they are read, got {place!r} with "
                         f"{raw.size} bytes first and then {again.size}, or others")
     if not writer.starts:
         raise UserError(f"file of domain {domain!r} must hold text, got {place!r} with {raw.size} bytes and nothing "
@@ -122,6 +145,11 @@ class Digest:
         with reading(domain, path, self) as file:
             file.drain()
         return self.size - before
+
+
+Documents = Callable[[Digest, Path], Iterator[Iterable[str]]]
+"""Gives the documents of a text, none blank and each in parts, and takes all bytes read into the digest; the folder is
+for files on the way."""
 
 
 class ReadFile(io.RawIOBase):
@@ -162,10 +190,10 @@ def reading(domain: str, path: Path, digest: Digest) -> Iterator[ReadFile]:
         yield file
 
 
-def documents(domain: str, path: Path, column: str, digest: Digest, beside: IO[bytes]) -> Iterator[Iterable[str]]:
+def documents(domain: str, path: Path, column: str, digest: Digest, folder: Path) -> Iterator[Iterable[str]]:
     """Give the documents of a file that are not blank, cleaned, each in parts; all its bytes go into the digest.
 
-    `beside` is a file in whose folder a packed Parquet file is unpacked.
+    A packed Parquet file is unpacked into the folder.
     """
     check_kind(domain, path)
     kind = kind_of(path)
@@ -173,7 +201,7 @@ def documents(domain: str, path: Path, column: str, digest: Digest, beside: IO[b
         check_is_text(domain, path, column)
     with reading(domain, path, digest) as raw:
         if kind == ".parquet":
-            texts = parquet_texts(domain, path, raw, column or COLUMN, Path(beside.name).parent)
+            texts = parquet_texts(domain, path, raw, column or COLUMN, folder)
         else:
             stream = io.BufferedReader(unpacking(path, raw), BLOCK_BYTES)
             if kind not in TABLES:

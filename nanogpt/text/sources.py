@@ -23,10 +23,10 @@ from nanogpt.config import ALL, CORPORA, JOINT
 from nanogpt.errors import UserError, require
 from nanogpt.text import readers
 from nanogpt.text.cache import CleanedText, cache_folder, cached_text
-from nanogpt.text.long_files import is_long, read_long_text
+from nanogpt.text.long_files import LONG_BYTES, is_long, read_long_files, read_long_set
 from nanogpt.text.readers import RawFile, Reader, joined, thinned
 from nanogpt.text.stored_text import LongText, StoredText
-from nanogpt.text.user_files import HUB, UserText, read_user_text, user_paths
+from nanogpt.text.user_files import COLUMN, HUB, UserText, hub_rows, read_files, read_set, user_paths, values_of
 from nanogpt.text.vocabulary import CHARACTERS_AT_ONCE
 
 GITHUB = "https://raw.githubusercontent.com/"
@@ -185,12 +185,21 @@ def load_domain(spec: str, corpora: str = "embedded", cache: Path | None = None)
 
 
 def own_text(name: str, place: str, cache: Path | None) -> UserText | StoredText:
-    """Read the user's own text, or keep it in the cache where it is long."""
-    if not place.startswith(HUB):
-        paths, column = user_paths(name, place)
-        if is_long(paths):
-            return read_long_text(name, place, paths, column, cache_folder(cache))
-    return read_user_text(name, place)
+    """Return the text at `place`: a path, a folder, a glob, or `hf://owner/set`; `#column` after it names a column.
+
+    A long one is kept in the cache. UserError, one line, for what is missing, unreadable, blank, of another format,
+    not UTF-8, or a table without the column.
+    """
+    if place.startswith(HUB):
+        found, _, column = place.removeprefix(HUB).partition("#")
+        rows = hub_rows(name, found, column or COLUMN)
+        if rows.data.nbytes > LONG_BYTES:
+            return read_long_set(name, place, lambda: values_of(name, rows, column or COLUMN), cache_folder(cache))
+        return read_set(name, place, values_of(name, rows, column or COLUMN))
+    paths, column = user_paths(name, place)
+    if is_long(paths):
+        return read_long_files(name, place, paths, column, cache_folder(cache))
+    return read_files(name, place, paths, column)
 
 
 def domain_name(spec: str) -> str:

@@ -45,34 +45,38 @@ class UserText(NamedTuple):
     raw_bytes: int
 
 
-def read_user_text(domain: str, place: str) -> UserText:
-    """Return the text at `place`: a path, a folder, a glob, or `hf://owner/set`; `#column` after it names a column.
+def read_files(domain: str, place: str, paths: Sequence[Path], column: str) -> UserText:
+    """Return the text of the files at `place`.
 
     Files are taken in the sorted order of their paths, a folder's with all below it but hidden ones. A text loses its
-    byte-order mark, its CRLF become LF, it is in NFC, and otherwise left alone. UserError, one line, for what is
-    missing, unreadable, blank, of another format, not UTF-8, or a table without the column.
+    byte-order mark, its CRLF become LF, it is in NFC, and otherwise left alone. Long files are for `long_files.py`.
     """
-    if place.startswith(HUB):
-        name, _, column = place.removeprefix(HUB).partition("#")
-        documents = [clean(text) for text in hub_texts(domain, name, column or COLUMN)]
-        raw = "".join(documents).encode()
-        digest, size = hashlib.sha256(raw), len(raw)
-    else:
-        paths, column = user_paths(domain, place)
-        documents, digest, size = [], hashlib.sha256(), 0
-        for path in paths:
-            raw = read_bytes(domain, path)
-            digest.update(raw)
-            size += len(raw)
-            documents += map(clean, texts_of(domain, path, raw, column))
-            del raw
+    documents, digest, size = list[str](), hashlib.sha256(), 0
+    for path in paths:
+        raw = read_bytes(domain, path)
+        digest.update(raw)
+        size += len(raw)
+        documents += map(clean, texts_of(domain, path, raw, column))
+        del raw
+    return user_text(domain, place, documents, digest.hexdigest(), size)
+
+
+def read_set(domain: str, place: str, texts: Iterable[str]) -> UserText:
+    """Return the text of a set on the hub; its digest is that of what its texts become."""
+    documents = [clean(text) for text in texts]
+    raw = "".join(documents).encode()
+    return user_text(domain, place, documents, hashlib.sha256(raw).hexdigest(), len(raw))
+
+
+def user_text(domain: str, place: str, documents: list[str], raw_sha256: str, raw_bytes: int) -> UserText:
+    """Join documents, without the blank ones; an empty line parts each from the next. UserError where none is left."""
     documents = [document for document in documents if document and not document.isspace()]
     if not documents:
-        raise UserError(f"file of domain {domain!r} must hold text, got {place!r} with {size} bytes and nothing to "
-                        "read")
-    if len(documents) > 1:      # an empty line parts each from the next
+        raise UserError(f"file of domain {domain!r} must hold text, got {place!r} with {raw_bytes} bytes and nothing "
+                        "to read")
+    if len(documents) > 1:
         documents = [document if document.endswith("\n") else document + "\n" for document in documents]
-    return UserText(*joined(documents), digest.hexdigest(), size)
+    return UserText(*joined(documents), raw_sha256, raw_bytes)
 
 
 def user_paths(domain: str, place: str) -> tuple[list[Path], str]:
@@ -227,8 +231,8 @@ def missing(value: object) -> bool:
     return value is None or value != value
 
 
-def hub_texts(domain: str, name: str, column: str) -> Iterator[str]:
-    """Give the texts of a column of the training split of a set on the Hugging Face hub, or in its local cache."""
+def hub_rows(domain: str, name: str, column: str) -> Any:
+    """Return the rows of the training split of a set on the hub, with a column alone: a `datasets.Dataset`."""
     try:
         from datasets import load_dataset
     except ImportError as error:
@@ -242,6 +246,11 @@ def hub_texts(domain: str, name: str, column: str) -> Iterator[str]:
     if column not in rows.column_names:
         raise UserError(f"column of domain {domain!r} must be one of {', '.join(rows.column_names)} (write "
                         f"{domain}={HUB}{name}#column), got {column!r}")
+    return rows.select_columns([column])
+
+
+def values_of(domain: str, rows: Any, column: str) -> Iterator[str]:
+    """Give the texts of the rows of a set."""
     for value in rows[column]:
         if isinstance(value, str):
             yield value

@@ -28,14 +28,15 @@ from nanogpt.errors import UserError
 from nanogpt.evaluation.baselines import leakage_rows
 from nanogpt.evaluation.generations import labelled_passages
 from nanogpt.text import corpus as corpus_module
-from nanogpt.text import long_files, stored_text
+from nanogpt.text import long_files, sources, stored_text
 from nanogpt.text.corpus import SPLITS, Corpus, Split, joint_corpus, make_corpora
 from nanogpt.text.long_files import cleaned_parts, last_cut
 from nanogpt.text.sources import DomainText, load_domain
 from nanogpt.text.stored_text import StoredText
 from nanogpt.text.user_files import clean
 from nanogpt.text.windows import batch_offsets
-from nanogpt.training.loop import train
+from nanogpt.training.batches import ids_on
+from nanogpt.training.loop import Pretraining, train, train_together
 
 BLOCK_SIZE = 32
 OTHERS = ("\ufeffäöü \u0041\u030a\u0301 e\u0301\r\n한국어 \u1112\u1161\u11ab 漢字。\r\n 🙂🙃 "
@@ -50,7 +51,8 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def small_limits(patch: pytest.MonkeyPatch, block_bytes: int = 999, characters: int = 1000) -> None:
-    patch.setattr(long_files, "LONG_BYTES", 100)
+    for module in (long_files, sources):
+        patch.setattr(module, "LONG_BYTES", 100)
     patch.setattr(long_files, "BLOCK_BYTES", block_bytes)
     patch.setattr(long_files, "ROWS_AT_ONCE", 3)
     patch.setattr(corpus_module, "MOST_IN_MEMORY", 10_000)
@@ -119,6 +121,15 @@ def test_it_is_the_text_that_reading_at_once_gives(kind: str, ending: str, docum
     path.write_bytes(packed(content_of(kind, documents), ending))
     assert_same(*both(f"own={path}"))
     assert not list((tmp_path / "cache").glob(".*"))
+
+
+def test_a_set_of_the_hub(documents: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "sets")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "owner" / "plays").mkdir(parents=True)
+    (tmp_path / "owner" / "plays" / "train.parquet").write_bytes(content_of("parquet", documents))
+    assert_same(*both("own=hf://owner/plays#text"))
 
 
 def test_a_folder_of_files(documents: list[str], tmp_path: Path) -> None:
@@ -211,6 +222,15 @@ def test_training_has_the_same_bits(in_two_ways: Any) -> None:
     assert weights[0] == weights[1]
 
 
+def test_a_stored_and_another_text_train_together(in_two_ways: Any) -> None:
+    config = make_config("smoke", max_steps=4, n_layer=1, n_head=1, n_embd=16, block_size=BLOCK_SIZE, device="cpu")
+    digests = []
+    for corpora in in_two_ways(config.data):
+        *_, last = train_together([Pretraining(corpora[name], config) for name in ("own", "wikipedia", "own")])
+        digests.append([record.checkpoint.sha256 for record in last if record.checkpoint])
+    assert digests[0] == digests[1] and len(digests[0]) == 3
+
+
 def test_what_reads_the_training_text_reads_it_in_parts(in_two_ways: Any) -> None:
     at_once, in_parts = in_two_ways(DataConfig(min_count=2))
     assert list(leakage_rows(at_once)) == list(leakage_rows(in_parts))
@@ -220,6 +240,8 @@ def test_what_reads_the_training_text_reads_it_in_parts(in_two_ways: Any) -> Non
     for name in ("text", "ids_N"):
         with pytest.raises(MemoryError, match="read in parts, not whole"):
             getattr(in_parts["own"].train, name)
+    assert torch.equal(ids_on(torch.device("cpu"), [in_parts[name].train for name in in_parts]),
+                       torch.cat([at_once[name].train.ids_N for name in at_once]))
     joint = [joint_corpus(corpora) for corpora in (at_once, in_parts)]
     for name in SPLITS:
         assert same_split(*(getattr(corpus, name) for corpus in joint))
@@ -320,7 +342,7 @@ def test_a_file_that_changes_meanwhile_is_refused(kind: str, documents: list[str
 
     write_text = long_files.write_text
     monkeypatch.setattr(long_files, "write_text", change_then_write)
-    with pytest.raises(UserError, match="files of domain 'own' must not change while they are read"):
+    with pytest.raises(UserError, match="texts of domain 'own' must not change while they are read"):
         load_domain(f"own={path}")
     assert not list(cache.glob("stored-*")) and not list(cache.glob(".stored-*"))
 
