@@ -6,9 +6,9 @@
 It writes the built-in domains' texts again and again, each time after a line with a counter, into files (packed or not,
 by --ending), which the disk's cache then forgets. Each step is a process of its own, whose anonymous memory is sampled
 every 20 ms: pages of mapped files, which the system takes back when it needs them, are not counted. Trainings from the
-large corpus take turns with those from the first 5 000 000 characters of the same text under the same vocabulary. On a
-GPU, --share-of-device 0 leaves the large corpus in its file, 1 puts it on the device. What was written is deleted at
-the end.
+large corpus take turns, every 5 steps, with those from the first 5 000 000 characters of the same text under the same
+vocabulary. On a GPU, --share-of-device 0 leaves the large corpus in its file, 1 puts it on the device. What was written
+is deleted at the end.
 """
 
 from __future__ import annotations
@@ -44,9 +44,6 @@ from nanogpt.training.loop import train
 
 SMALL_CHARACTERS = 5_000_000
 SECONDS_BETWEEN_SAMPLES = 0.02
-SPEEDS = ("characters_per_second", "characters_per_processor_second")
-"""By the clock, without preparation; and by the work of the processor, preparation included, which other programs
-disturb less."""
 
 
 @functools.cache
@@ -102,23 +99,40 @@ def small_corpus(large: Corpus, config: Config) -> Corpus:
     return make_corpora([text], config.data, config.model.block_size, large.vocabulary)["small"]
 
 
-def child_report(step: str, place: Path, config: Config) -> dict[str, Any]:
-    """Do one step here and now: `read`, `large` or `small`."""
+def child_report(step: str, place: Path, config: Config, pairs: int) -> dict[str, Any]:
+    """Do one step here and now: `read`, `train` on the large corpus, or trainings in `turns`."""
     began = time.perf_counter()
     corpus = large_corpus(place, config)
-    seconds = time.perf_counter() - began
     if step == "read":
-        return {"seconds": seconds, "characters": corpus.source.n_characters, "vocabulary": len(corpus.vocabulary),
-                "numbers": str(getattr(corpus.source.text, "numbers_N", corpus.train.vocabulary.table).dtype)}
-    if step == "small":
-        corpus = small_corpus(corpus, config)
-    began, worked = time.perf_counter(), time.process_time()
+        return {"seconds": time.perf_counter() - began, "characters": corpus.source.n_characters,
+                "vocabulary": len(corpus.vocabulary), "pieces": len(corpus.train.pieces)}
+    if step == "train":
+        return {"is_mapped": corpus.train.is_mapped, **timed_training(corpus, config)}
+    small = small_corpus(corpus, config)
+    timed_training(small, config)               # not counted: what is done at first alone
+    ratios = [ratio_in_turns(corpus, small, config, first=pair % 2) for pair in range(pairs)]
+    return {"speeds_large_to_small": [round(ratio, 4) for ratio in ratios], "median": statistics.median(ratios)}
+
+
+def timed_training(corpus: Corpus, config: Config) -> dict[str, Any]:
+    began = time.perf_counter()
     *_, last = train(corpus, config)
     synchronize(resolve_device(config.device))
-    characters = config.train.max_steps * config.train.batch_size * config.model.block_size
-    return {"characters_per_second": last.characters_per_second,
-            "characters_per_processor_second": characters / (time.process_time() - worked), "loss_nats": last.loss_nats,
-            "seconds_with_preparation": time.perf_counter() - began, "is_mapped": corpus.train.is_mapped}
+    return {"characters_per_second": last.characters_per_second, "loss_nats": last.loss_nats,
+            "seconds_before_the_first_step": time.perf_counter() - began - last.seconds}
+
+
+def ratio_in_turns(large: Corpus, small: Corpus, config: Config, first: int) -> float:
+    """The speed of a training from `large` over that from `small`, which take turns at each record.
+
+    A training's time leaves out what happens between its records, and both meet the same other programs.
+    """
+    trainings = [train(corpus, config) for corpus in (large, small)]
+    trainings = trainings[::-1] if first else trainings
+    for records in zip(*trainings, strict=True):
+        seconds = [record.seconds for record in records]
+    of_large, of_small = seconds[::-1] if first else seconds
+    return of_small / of_large
 
 
 def measured(step: str, folder: Path, config: Config, options: Sequence[str] = ()) -> dict[str, Any]:
@@ -157,7 +171,7 @@ def show(step: str, report: dict[str, Any]) -> None:
 @click.option("--gigabytes", default=10.0, show_default=True)
 @click.option("--files", default=8, show_default=True)
 @click.option("--ending", default=".txt", show_default=True, help="of the files' names: .txt, .txt.gz or .txt.zst")
-@click.option("--pairs", default=4, show_default=True, help="trainings from the large and from the small corpus")
+@click.option("--pairs", default=4, show_default=True, help="of trainings from the large and the small corpus")
 @click.option("--preset", default="quick", show_default=True)
 @click.option("--set", "changes", multiple=True, help="name=value over the preset; repeatable")
 @click.option("--domains", default=ALL, show_default=True, help="built-in domains whose texts are written")
@@ -167,17 +181,17 @@ def main(folder: Path, gigabytes: float, files: int, ending: str, pairs: int, pr
          domains: str, share_of_device: float | None, child: str | None) -> None:
     if child:
         batches.SHARE_OF_DEVICE = batches.SHARE_OF_DEVICE if share_of_device is None else share_of_device
-        return click.echo(json.dumps(child_report(child, folder / "texts", read_config(preset, changes))))
-    config = read_config(preset, (*(() if any(c.startswith("max_steps=") for c in changes) else ("max_steps=150",)),
-                                  *changes))
+        return click.echo(json.dumps(child_report(child, folder / "texts", read_config(preset, changes), pairs)))
+    config = read_config(preset, ("max_steps=150", "log_every=5", *changes))
     folder.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(dir=folder, prefix="large-corpus-"))
     try:
         began = time.perf_counter()
         size = write_corpus(work / "texts", int(gigabytes * 1e9), files, ending, domains)
         show("written", {"gb": size / 1e9, "files": files, "seconds": time.perf_counter() - began})
-        share = () if share_of_device is None else (f"--share-of-device={share_of_device}",)
-        measure(functools.partial(measured, folder=work, config=config, options=share), work, pairs)
+        options = [f"--pairs={pairs}"]
+        options += [] if share_of_device is None else [f"--share-of-device={share_of_device}"]
+        measure(functools.partial(measured, folder=work, config=config, options=options), work, pairs)
     finally:
         shutil.rmtree(work)
 
@@ -186,16 +200,8 @@ def measure(run: Callable[[str], dict[str, Any]], work: Path, pairs: int) -> Non
     for step in ("first reading", "second reading"):
         show(step, run("read"))
     show("cache", {"gb": sum(path.stat().st_size for path in (work / "cache").glob("stored-*")) / 1e9})
-    ratios = []
-    for pair in range(pairs):
-        order = ("large", "small") if pair % 2 else ("small", "large")
-        reports = {step: run(step) for step in order}
-        for step in order:
-            show(f"pair {pair + 1} {step}", reports[step])
-        ratios.append([reports["large"][name] / reports["small"][name] for name in SPEEDS])
-    for name, values in zip(SPEEDS, zip(*ratios, strict=True), strict=False):
-        show(f"{name}, large to small", {"median": statistics.median(values), "least": min(values),
-                                         "most": max(values)})
+    show("training", run("train"))
+    show(f"{pairs} pairs of trainings in turns", run("turns"))
 
 
 if __name__ == "__main__":

@@ -8,12 +8,16 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from nanogpt.errors import require
 from nanogpt.text.corpus import Split
 from nanogpt.text.vocabulary import UNKNOWN
+
+MOST_SHUFFLED = 2**24
+"""Windows that are shuffled all: those of a text of 2 GB where they have 128 characters."""
 
 
 class WindowRows(NamedTuple):
@@ -83,8 +87,7 @@ def batch_offsets(n: int, block_size: int, batch_size: int, steps: int, seed: in
     """Return where the windows of each step begin, (S, B): from the arguments alone, so a training can resume.
 
     An epoch reads the n > block_size characters once, in shuffled windows of block_size from a random phase on; what
-    does not fill a window at either end waits for an epoch with another phase. It takes 4 bytes for each window of the
-    text on the way.
+    does not fill a window at either end waits for an epoch with another phase.
     """
     require(n > block_size, f"text must have more than block_size = {block_size} characters", n)
     generator = torch.Generator().manual_seed(seed)
@@ -94,11 +97,25 @@ def batch_offsets(n: int, block_size: int, batch_size: int, steps: int, seed: in
     while missing > 0:
         phase = int(torch.randint(min(block_size, last + 1), (), generator=generator))
         windows = (last - phase) // block_size + 1
-        kind = torch.int32 if windows < 2**31 else torch.int64
-        order = torch.randperm(windows, generator=generator, dtype=kind)[:missing]
-        epochs.append(phase + block_size * order.long())
+        epochs.append(phase + block_size * shuffled(windows, missing, generator))
         missing -= windows
     return torch.cat([*epochs, torch.empty(0, dtype=torch.int64)]).view(steps, batch_size)
+
+
+def shuffled(windows: int, count: int, generator: torch.Generator) -> Tensor:
+    """Return `count` of the numbers below `windows`, or all where they are fewer, in random order.
+
+    For one state of the generator, fewer are the first of more. Of more than MOST_SHUFFLED, of which few are asked for,
+    numbers are drawn until enough are different, for to shuffle all would take seconds and gigabytes.
+    """
+    if windows <= MOST_SHUFFLED or 2 * count > windows:
+        return torch.randperm(windows, generator=generator)[:count]
+    chosen = torch.empty(0, dtype=torch.int64)
+    while len(chosen) < count:
+        chosen = torch.cat((chosen, torch.randint(windows, (count,), generator=generator)))
+        _, first = np.unique(chosen.numpy(), return_index=True)
+        chosen = chosen[np.sort(first)]
+    return chosen[:count]
 
 
 def windows_at(ids_N: Tensor, offsets_B: Tensor, block_size: int) -> tuple[Tensor, Tensor]:

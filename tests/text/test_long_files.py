@@ -28,7 +28,7 @@ from nanogpt.errors import UserError
 from nanogpt.evaluation.baselines import leakage_rows
 from nanogpt.evaluation.generations import labelled_passages
 from nanogpt.text import corpus as corpus_module
-from nanogpt.text import long_files, sources, stored_text
+from nanogpt.text import long_files, sources, stored_text, windows
 from nanogpt.text.corpus import SPLITS, Corpus, Split, joint_corpus, make_corpora
 from nanogpt.text.long_files import cleaned_parts, last_cut
 from nanogpt.text.sources import DomainText, load_domain
@@ -420,9 +420,20 @@ def test_places_beyond_31_bits(shakespeare: str, tmp_path: Path) -> None:
     assert len(split) == length - 100 and split.is_mapped
     assert torch.equal(split.ids_at(torch.arange(at - 100, at - 100 + len(text))), vocabulary.encode(text))
     assert split.characters(at - 100, at - 100 + len(text)) == text
-    offsets = batch_offsets(len(split), 2**20, 4, 1000, seed=1)
-    assert offsets.shape == (1000, 4) and int(offsets.max()) > 2**32 and int(offsets.min()) >= 0
-    assert int(offsets.max()) < len(split) - 2**20 and len(offsets.unique()) == 4000
+    for block_size, steps in ((128, 1000), (2**20, 1000)):
+        offsets = batch_offsets(len(split), block_size, 4, steps, seed=1)
+        assert offsets.shape == (steps, 4) and int(offsets.max()) > 2**32 and int(offsets.min()) >= 0
+        assert int(offsets.max()) < len(split) - block_size and len(offsets.unique()) == 4 * steps
+
+
+def test_few_of_very_many_windows_are_different_and_the_first_of_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(windows, "MOST_SHUFFLED", 50)
+    some = {count: windows.shuffled(100, count, torch.Generator().manual_seed(1)) for count in (1, 7, 49, 50)}
+    for count, chosen in some.items():
+        assert len(chosen.unique()) == len(chosen) == count and torch.equal(chosen, some[50][:count])
+    assert len(windows.shuffled(100, 1000, torch.Generator().manual_seed(1)).unique()) == 100
+    many = windows.shuffled(10**12, 20_000, torch.Generator().manual_seed(1)).double() / 10**12
+    assert abs(float(many.mean()) - 0.5) < 0.01 and 0 <= float(many.min()) < 0.001 and 0.999 < float(many.max()) < 1
 
 
 KILLED = """
