@@ -76,7 +76,8 @@ def leakage_rows(corpora: Mapping[str, Corpus]) -> Iterator[dict[str, Any]]:
                    copied_passages(read.stretches(), tests.values()), strict=True)
         for (test, tested), (shared_N, passages_N) in zip(tests.items(), both, strict=True):
             copied_N = shared_N | passages_N
-            yield {"training": training, "test": test, "compared_characters": len(read),
+            yield {"training": training, "test": test, "training_characters": len(corpus.train),
+                   "compared_characters": len(read),
                    "shared_characters": int(shared_N.sum()),
                    "shared_share": float(shared_N.double().mean()), "example": first_of(tested, shared_N),
                    "approximate_share": float(copied_N.double().mean()),

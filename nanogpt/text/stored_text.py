@@ -192,7 +192,7 @@ class StoredFiles:
 
     def load(self) -> StoredText | None:
         """Map the text that is kept here; None where there is none, or one that is damaged."""
-        with contextlib.suppress(OSError, ValueError, KeyError):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             facts = json.loads(self.facts.read_text("utf-8"))
             kind = np.dtype(facts["type"])
             if self.numbers.stat().st_size == facts["characters"] * kind.itemsize:
