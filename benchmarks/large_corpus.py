@@ -201,7 +201,8 @@ def measure(run: Callable[[str], dict[str, Any]], work: Path, pairs: int) -> Non
         show(step, run("read"))
     show("cache", {"gb": sum(path.stat().st_size for path in (work / "cache").glob("stored-*")) / 1e9})
     show("training", run("train"))
-    show(f"{pairs} pairs of trainings in turns", run("turns"))
+    if pairs:
+        show(f"{pairs} pairs of trainings in turns", run("turns"))
 
 
 if __name__ == "__main__":

@@ -42,7 +42,7 @@ LONG_BYTES = 200_000_000
 """Files that are larger together are read in blocks: a text of that size takes 2 GB of memory if it is read at once."""
 UNPACKED_TIMES = 4
 """A packed file and a Parquet file count as so many times their size."""
-BLOCK_BYTES = 2**22
+BLOCK_BYTES = 2**20
 ROWS_AT_ONCE = 1024
 
 
