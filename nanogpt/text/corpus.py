@@ -82,6 +82,11 @@ class Split:
         """Return the ids at some places, int64 in the shape of `places`."""
         return self.mapped_ids.at(places) if self.is_mapped else self.ids_N[places].long()
 
+    def expect(self, places_B: Tensor, length: int) -> None:
+        """Have what begins at some places read from its file, where that is not in memory, before it is asked for."""
+        if self.is_mapped:
+            self.mapped_ids.expect(places_B, length)
+
     @cached_property
     def mapped_ids(self) -> MappedIds:
         return MappedIds(self)
@@ -199,7 +204,16 @@ class MappedIds:
         texts = {id(piece.source): piece.source for piece in pieces}
         numbers = {key: number for number, key in enumerate(texts)}
         self.text_P = torch.tensor([numbers[id(piece.source)] for piece in pieces])
-        self.texts = [numbers_and_ids(text, split.vocabulary) for text in texts.values()]
+        self.sources = list(texts.values())
+        self.texts = [numbers_and_ids(text, split.vocabulary) for text in self.sources]
+
+    def expect(self, places_B: Tensor, length: int) -> None:
+        """Have what begins at some places read before it is asked for."""
+        piece_B = torch.searchsorted(self.begins_P, places_B, right=True) - 1
+        places_B = places_B + self.shifts_P[piece_B]
+        for number, source in enumerate(self.sources):
+            if isinstance(source, StoredText):
+                source.expect(places_B[self.text_P[piece_B] == number].tolist(), length)
 
     def at(self, places: Tensor) -> Tensor:
         """Return the ids at some places of the split, int64 in the shape of `places`."""

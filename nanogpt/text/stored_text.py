@@ -12,6 +12,7 @@ import contextlib
 import fcntl
 import hashlib
 import json
+import mmap
 import os
 import tempfile
 from array import array
@@ -19,7 +20,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Any, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,6 +78,14 @@ class StoredText:
     def points_A(self) -> NDArray[np.uint32]:
         """The code point of each number."""
         return code_points("\0" + self.alphabet)
+
+    def expect(self, places: Iterable[int], length: int) -> None:
+        """Have the system read `length` characters from each place on, while something else is done."""
+        if isinstance(self.numbers_N, np.memmap) and hasattr(mmap, "MADV_WILLNEED"):
+            size, mapped = self.numbers_N.itemsize, cast(mmap.mmap, self.numbers_N.base)
+            for place in places:
+                begin = place * size // mmap.PAGESIZE * mmap.PAGESIZE
+                mapped.madvise(mmap.MADV_WILLNEED, begin, min((place + length) * size, len(mapped)) - begin)
 
     def ids_of_numbers(self, vocabulary: Vocabulary) -> NDArray[Any]:
         """Return the id of each number (A,)."""

@@ -40,7 +40,10 @@ class DeviceBatches:
 
 
 class MappedBatches:
-    """Windows of texts that are read for each step; to a GPU they are copied while it does the steps before."""
+    """Windows of texts that are read for each step; to a GPU they are copied while it does the steps before.
+
+    Those of the next step are fetched from the disk while this one is done.
+    """
 
     def __init__(self, texts: Sequence[Split], offsets: Sequence[Tensor], block_size: int,
                  device: torch.device) -> None:
@@ -50,6 +53,9 @@ class MappedBatches:
     def at(self, step: int) -> tuple[Tensor, Tensor]:
         window_BT = torch.cat([text.ids_at(offsets_SB[step][:, None] + self.window_T)
                                for text, offsets_SB in zip(self.texts, self.offsets, strict=True)])
+        for text, offsets_SB in zip(self.texts, self.offsets, strict=True):
+            if step + 1 < len(offsets_SB):
+                text.expect(offsets_SB[step + 1], len(self.window_T))
         if self.device.type == "cuda":
             window_BT = window_BT.pin_memory()
         window_BT = window_BT.to(self.device, non_blocking=True)
