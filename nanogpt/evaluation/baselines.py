@@ -17,6 +17,7 @@ from nanogpt.evaluation.ngram import NGram, ngram_losses
 from nanogpt.text.corpus import Corpus, Split
 from nanogpt.text.overlap import (
     COMPRESSORS,
+    MOST_COMPARED,
     SPAN,
     compressed_bits_per_byte,
     compression_distance,
@@ -64,14 +65,20 @@ def distance_rows(corpora: Mapping[str, Corpus]) -> Iterator[dict[str, Any]]:
 
 
 def leakage_rows(corpora: Mapping[str, Corpus]) -> Iterator[dict[str, Any]]:
-    """Yield how much of each test text a training text holds too: in exact spans, and with near copies of passages."""
+    """Yield how much of each test text a training text holds too: in exact spans, and with near copies of passages.
+
+    Of a longer training text that is a sample of MOST_COMPARED characters: what is shared may then be more.
+    """
     tests = {name: corpus.test.text for name, corpus in corpora.items()}
     for training, corpus in corpora.items():
-        both = zip(shared_spans(corpus.train.stretches(), tests.values()),
-                   copied_passages(corpus.train.stretches(), tests.values()), strict=True)
+        read = corpus.train.spread(MOST_COMPARED)
+        both = zip(shared_spans(read.stretches(), tests.values()),
+                   copied_passages(read.stretches(), tests.values()), strict=True)
         for (test, tested), (shared_N, passages_N) in zip(tests.items(), both, strict=True):
             copied_N = shared_N | passages_N
-            yield {"training": training, "test": test, "shared_characters": int(shared_N.sum()),
+            yield {"training": training, "test": test, "training_characters": len(corpus.train),
+                   "compared_characters": len(read),
+                   "shared_characters": int(shared_N.sum()),
                    "shared_share": float(shared_N.double().mean()), "example": first_of(tested, shared_N),
                    "approximate_share": float(copied_N.double().mean()),
                    "approximate_example": first_of(tested, copied_N)}

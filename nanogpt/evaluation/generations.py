@@ -20,7 +20,7 @@ from nanogpt.model.checkpoint import Checkpoint
 from nanogpt.model.generate import Sampling, generate
 from nanogpt.model.gpt import GPT
 from nanogpt.text.corpus import Corpus, Split, joined, make_split
-from nanogpt.text.overlap import shared_spans
+from nanogpt.text.overlap import MOST_COMPARED, shared_spans
 from nanogpt.text.vocabulary import Vocabulary
 
 DISTINCT, REPEATED = 3, 8
@@ -79,12 +79,16 @@ def entropy_by_half(entropy_T: Tensor | None) -> Row:
 
 
 def copied_shares(generations: Sequence[Row], corpora: Mapping[str, Corpus]) -> list[float]:
-    """Return what share of each text lies in spans of COPIED_SPAN characters of the training text of its writer."""
+    """Return what share of each text lies in spans of COPIED_SPAN characters of the training text of its writer.
+
+    Of a longer one that is a sample of MOST_COMPARED characters.
+    """
     shares = [float("nan")] * len(generations)
     for name, corpus in corpora.items():
         places = [i for i, row in enumerate(generations) if row["source"] == name]
         texts = [generations[i]["text"] for i in places]
-        for i, shared_N in zip(places, shared_spans(corpus.train.stretches(), texts, COPIED_SPAN), strict=True):
+        read = corpus.train.spread(MOST_COMPARED)
+        for i, shared_N in zip(places, shared_spans(read.stretches(), texts, COPIED_SPAN), strict=True):
             shares[i] = float(shared_N.double().mean())
     return shares
 
@@ -133,9 +137,8 @@ def labelled_passages(splits: Mapping[str, Split], characters: int, count: int) 
     """Return at most `count` passages of each split that do not overlap, and the name of each one's split."""
     passages, names = [], []
     for name, split in splits.items():
-        text = split.text
-        stride = max(characters, len(text) // count)
-        starts = range(0, max(1, len(text) - characters + 1), stride)
-        passages += [text[start:start + characters] for start in starts]
+        stride = max(characters, len(split) // count)
+        starts = range(0, max(1, len(split) - characters + 1), stride)
+        passages += [split.characters(start, start + characters) for start in starts]
         names += [name] * len(starts)
     return passages, names

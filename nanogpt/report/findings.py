@@ -271,9 +271,9 @@ def leaks(leakage: pd.DataFrame) -> list[str]:
     own = leakage["training"] == leakage["test"]
     cells = leakage.assign(own=own, copied=_copied_shares(leakage)).query("copied > @LEAKED_SHARE").sort_values(
         ["own", "copied"], ascending=False)
-    return [f"{row.copied:.1%} of the test text of {row.test} stands in "
-            f"{'its own training text' if row.own else f'the training text of {row.training}'} "
-            f"({row.shared_share:.1%} in exact spans of 50)" for row in cells.itertuples()]
+    return [f"{row['copied']:.1%} of the test text of {row['test']} stands in "
+            f"{'its own training text' if row['own'] else 'the training text of ' + str(row['training'])} "
+            f"({row['shared_share']:.1%} in exact spans of 50{_sampled(row)})" for row in cells.to_dict("records")]
 
 
 def _of_leaks(leakage: pd.DataFrame) -> Iterator[str]:
@@ -292,7 +292,13 @@ def _of_leakage(leakage: pd.DataFrame) -> Iterator[str]:
         near = ", near copies of passages included" if "approximate_share" in leakage else ""
         yield (f"No test text shares more than {worst['copied']:.2%} of its characters with a training text in spans "
                f"of 50{near} ({worst['test']} with {worst['training']}: {worst['shared_characters']:,} characters in "
-               "exact spans).")
+               f"exact spans{_sampled(worst)}).")
+
+
+def _sampled(row: Mapping[Hashable, Any]) -> str:
+    """Say of which part of a long training text a row of the leakage table knows; nothing where that is all of it."""
+    compared, held = row.get("compared_characters"), row.get("training_characters")
+    return f", in a sample of {compared:,} of its {held:,} characters" if compared != held else ""
 
 
 def _copied_shares(leakage: pd.DataFrame) -> pd.Series[float]:

@@ -206,8 +206,8 @@ def transfer_inputs(config: Config, uri: str, spec: str) -> tuple[StudiedModel, 
     texts = read_texts(config)
     corpora = corpora_for(model.checkpoint, texts, config)
     if config.transfer.extend_vocabulary:
-        text = corpora[domain_name(spec)].train.text
-        model = replace(model, checkpoint=extend_vocabulary(model.checkpoint, text, config.data.min_count))
+        counts = corpora[domain_name(spec)].train.tally
+        model = replace(model, checkpoint=extend_vocabulary(model.checkpoint, counts, config.data.min_count))
         corpora = corpora_for(model.checkpoint, texts, config)
     return model, corpora[domain_name(spec)], corpora.get(model.domain), config
 

@@ -27,6 +27,8 @@ letters, digits and spaces. Chosen by measurement: shorter spans are common phra
 survive a change of one character in 40."""
 PART, PARTS_SHARE = 2_000_000, 5_000
 """Characters of a training text that are read at once, and those that are read again, in which a span lies whole."""
+MOST_COMPARED = 200_000_000
+"""Characters of a training text that are compared; of a longer one so many, in pieces evenly spread over it."""
 SIEVE_BITS = 24
 BASE = 0x5851F42D4C957F2D
 SPACE = ord(" ")

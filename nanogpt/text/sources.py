@@ -23,8 +23,10 @@ from nanogpt.config import ALL, CORPORA, JOINT
 from nanogpt.errors import UserError, require
 from nanogpt.text import readers
 from nanogpt.text.cache import CleanedText, cache_folder, cached_text
+from nanogpt.text.long_files import LONG_BYTES, is_long, read_long_files, read_long_set
 from nanogpt.text.readers import RawFile, Reader, joined, thinned
-from nanogpt.text.user_files import HUB, read_user_text
+from nanogpt.text.stored_text import LongText, StoredText
+from nanogpt.text.user_files import COLUMN, HUB, UserText, hub_rows, read_files, read_set, user_paths, values_of
 from nanogpt.text.vocabulary import CHARACTERS_AT_ONCE
 
 GITHUB = "https://raw.githubusercontent.com/"
@@ -124,11 +126,12 @@ class DomainText:
 
     `raw_sha256` and `raw_bytes` are those of the bytes as they lie there; where a text comes from several files, of
     their concatenation in sorted order. `document_starts` are the offsets in `text`, in characters and ascending from
-    0, at which its documents begin: plays, articles, chapters, modules; a user's text files and rows of tables.
+    0, at which its documents begin: plays, articles, chapters, modules; a user's text files and rows of tables. A long
+    text of the user's is not in memory: parts of it are read where they are asked for.
     """
 
     name: str
-    text: str
+    text: str | LongText
     source: str  # "embedded", "full", "file", or "joint" for all domains of a study together
     origin: str  # package, version and file; or address; or path
     licence: str
@@ -139,6 +142,8 @@ class DomainText:
     @cached_property
     def sha256(self) -> str:
         """SHA-256 of the cleaned text in UTF-8, 64 hexadecimal digits."""
+        if not isinstance(self.text, str):
+            return self.text.sha256
         digest = hashlib.sha256()
         for part in utf8(self.text):
             digest.update(part)
@@ -147,7 +152,7 @@ class DomainText:
     @cached_property
     def n_bytes(self) -> int:
         """Size of the cleaned text in UTF-8 bytes."""
-        return sum(map(len, utf8(self.text)))
+        return sum(map(len, utf8(self.text))) if isinstance(self.text, str) else self.text.n_bytes
 
     @property
     def n_characters(self) -> int:
@@ -160,22 +165,41 @@ def load_domain(spec: str, corpora: str = "embedded", cache: Path | None = None)
 
     `spec` is a name of `DOMAINS` or `name=path` for the user's own text (`user_files.py`); `corpora` says which of its
     texts a built-in name stands for and does not matter for a file, nor for a domain that has no full text. `cache` is
-    the folder of the downloads and of cleaned texts kept for next time (default: the environment's NANOGPT_CACHE, else
-    the user's cache folder); it is only read where it may not be written. UserError, one line: unknown domain or
-    corpora, a name that cannot name a model, a file that is missing, empty, or neither a text nor a table, a package
-    that is not installed, a download that failed or has another SHA-256.
+    the folder of the downloads, of long texts and of cleaned texts kept for next time (default: the environment's
+    NANOGPT_CACHE, else the user's cache folder); where it may not be written it is only read, but for long texts.
+    UserError, one line: unknown domain or corpora, a name that cannot name a model, a file that is missing, empty, or
+    neither a text nor a table, a package that is not installed, a download that failed or has another SHA-256.
     """
     name = domain_name(spec)
     require(corpora in CORPORA, f"corpora must be {' or '.join(CORPORA)}", corpora)
     if "=" in spec:
         place = spec.partition("=")[2]
-        own = read_user_text(name, place)
+        own = own_text(name, place, cache)
         origin = place if place.startswith(HUB) else str(Path(place).expanduser())
-        return DomainText(name, own.text, "file", origin, "unknown (user's text)", own.raw_sha256, own.raw_bytes,
+        text = own if isinstance(own, StoredText) else own.text
+        return DomainText(name, text, "file", origin, "unknown (user's text)", own.raw_sha256, own.raw_bytes,
                           own.document_starts)
     folder = cache_folder(cache)
     full = BUILT_IN[name].full
     return load_embedded(name, folder) if corpora == "embedded" or full is None else load_full(name, full, folder)
+
+
+def own_text(name: str, place: str, cache: Path | None) -> UserText | StoredText:
+    """Return the text at `place`: a path, a folder, a glob, or `hf://owner/set`; `#column` after it names a column.
+
+    A long one is kept in the cache. UserError, one line, for what is missing, unreadable, blank, of another format,
+    not UTF-8, or a table without the column.
+    """
+    if place.startswith(HUB):
+        found, _, column = place.removeprefix(HUB).partition("#")
+        rows = hub_rows(name, found, column or COLUMN)
+        if rows.data.nbytes > LONG_BYTES:
+            return read_long_set(name, place, lambda: values_of(name, rows, column or COLUMN), cache_folder(cache))
+        return read_set(name, place, values_of(name, rows, column or COLUMN))
+    paths, column = user_paths(name, place)
+    if is_long(paths):
+        return read_long_files(name, place, paths, column, cache_folder(cache))
+    return read_files(name, place, paths, column)
 
 
 def domain_name(spec: str) -> str:

@@ -10,7 +10,7 @@ import glob
 import hashlib
 import io
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -45,34 +45,38 @@ class UserText(NamedTuple):
     raw_bytes: int
 
 
-def read_user_text(domain: str, place: str) -> UserText:
-    """Return the text at `place`: a path, a folder, a glob, or `hf://owner/set`; `#column` after it names a column.
+def read_files(domain: str, place: str, paths: Sequence[Path], column: str) -> UserText:
+    """Return the text of the files at `place`.
 
     Files are taken in the sorted order of their paths, a folder's with all below it but hidden ones. A text loses its
-    byte-order mark, its CRLF become LF, it is in NFC, and otherwise left alone. UserError, one line, for what is
-    missing, unreadable, blank, of another format, not UTF-8, or a table without the column.
+    byte-order mark, its CRLF become LF, it is in NFC, and otherwise left alone. Long files are for `long_files.py`.
     """
-    if place.startswith(HUB):
-        name, _, column = place.removeprefix(HUB).partition("#")
-        documents = [clean(text) for text in hub_texts(domain, name, column or COLUMN)]
-        raw = "".join(documents).encode()
-        digest, size = hashlib.sha256(raw), len(raw)
-    else:
-        paths, column = user_paths(domain, place)
-        documents, digest, size = [], hashlib.sha256(), 0
-        for path in paths:
-            raw = read_bytes(domain, path)
-            digest.update(raw)
-            size += len(raw)
-            documents += map(clean, texts_of(domain, path, raw, column))
-            del raw
+    documents, digest, size = list[str](), hashlib.sha256(), 0
+    for path in paths:
+        raw = read_bytes(domain, path)
+        digest.update(raw)
+        size += len(raw)
+        documents += map(clean, texts_of(domain, path, raw, column))
+        del raw
+    return user_text(domain, place, documents, digest.hexdigest(), size)
+
+
+def read_set(domain: str, place: str, texts: Iterable[str]) -> UserText:
+    """Return the text of a set on the hub; its digest is that of what its texts become."""
+    documents = [clean(text) for text in texts]
+    raw = "".join(documents).encode()
+    return user_text(domain, place, documents, hashlib.sha256(raw).hexdigest(), len(raw))
+
+
+def user_text(domain: str, place: str, documents: list[str], raw_sha256: str, raw_bytes: int) -> UserText:
+    """Join documents, without the blank ones; an empty line parts each from the next. UserError where none is left."""
     documents = [document for document in documents if document and not document.isspace()]
     if not documents:
-        raise UserError(f"file of domain {domain!r} must hold text, got {place!r} with {size} bytes and nothing to "
-                        "read")
-    if len(documents) > 1:      # an empty line parts each from the next
+        raise UserError(f"file of domain {domain!r} must hold text, got {place!r} with {raw_bytes} bytes and nothing "
+                        "to read")
+    if len(documents) > 1:
         documents = [document if document.endswith("\n") else document + "\n" for document in documents]
-    return UserText(*joined(documents), digest.hexdigest(), size)
+    return UserText(*joined(documents), raw_sha256, raw_bytes)
 
 
 def user_paths(domain: str, place: str) -> tuple[list[Path], str]:
@@ -99,21 +103,38 @@ def read_bytes(domain: str, path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise UserError(f"file of domain {domain!r} must be readable, got {str(path)!r}: {error.strerror}") from error
+        raise file_error(domain, path, error) from error
+
+
+def file_error(domain: str, path: Path, error: OSError) -> UserError:
+    return UserError(f"file of domain {domain!r} must be readable, got {str(path)!r}: {error.strerror}")
+
+
+def kind_of(path: Path) -> str:
+    """Return the end of a file's name that says its format, in lower case; `.gz` and `.zst` are packings of one."""
+    return Path(path.stem if path.suffix.lower() in PACKED else path.name).suffix.lower()
+
+
+def check_kind(domain: str, path: Path) -> None:
+    """Raise UserError for a file that is neither a text nor a table, by its name."""
+    if kind_of(path) in NOT_TEXT:
+        raise UserError(f"file of domain {domain!r} must be a text or a table, got {str(path)!r}: {READ}")
+
+
+def check_is_text(domain: str, path: Path, column: str) -> None:
+    """Raise UserError where a column is asked for of a text."""
+    if column:
+        raise UserError(f"file of domain {domain!r} must be a table to have the column {column!r}, got {str(path)!r}: "
+                        f"{', '.join(TABLES)} have columns")
 
 
 def texts_of(domain: str, path: Path, raw: bytes, column: str) -> Iterable[str]:
     """Return the texts of a file: one, or of a table those of the column."""
-    packed = path.suffix.lower() in PACKED
-    kind = Path(path.stem if packed else path.name).suffix.lower()
-    if kind in NOT_TEXT:
-        raise UserError(f"file of domain {domain!r} must be a text or a table, got {str(path)!r}: {READ}")
-    content = unpacked(domain, path, raw) if packed else raw
-    if kind in TABLES:
-        return column_texts(domain, path, kind, content, column or COLUMN)
-    if column:
-        raise UserError(f"file of domain {domain!r} must be a table to have the column {column!r}, got {str(path)!r}: "
-                        f"{', '.join(TABLES)} have columns")
+    check_kind(domain, path)
+    content = unpacked(domain, path, raw) if path.suffix.lower() in PACKED else raw
+    if kind_of(path) in TABLES:
+        return column_texts(domain, path, kind_of(path), content, column or COLUMN)
+    check_is_text(domain, path, column)
     return [decoded(domain, path, content)]
 
 
@@ -125,24 +146,42 @@ def unpacked(domain: str, path: Path, raw: bytes) -> bytes:
         with pyarrow.CompressedInputStream(pyarrow.BufferReader(raw), PACKED[path.suffix.lower()]) as stream:
             return stream.read()
     except (OSError, ValueError) as error:
-        raise UserError(f"file of domain {domain!r} must be packed as its name says, got {str(path)!r}: "
-                        f"{one_line(str(error))}") from error
+        raise not_packed(domain, path, error) from error
+
+
+def not_packed(domain: str, path: Path, error: Exception) -> UserError:
+    return UserError(f"file of domain {domain!r} must be packed as its name says, got {str(path)!r}: "
+                     f"{one_line(str(error))}")
 
 
 def decoded(domain: str, path: Path, content: bytes) -> str:
     """Return the text of a file. UserError for bytes that are none, and for markup under a text's name."""
+    check_markup(domain, path, content)
+    check_no_nul(domain, path, content)
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise not_utf8(domain, path, content[error.start], error.start) from error
+
+
+def check_markup(domain: str, path: Path, content: bytes) -> None:
+    """Raise UserError where a file begins as markup does."""
     head = content[:200].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     for begin, markup in MARKUP.items():
         if head.startswith(begin):
             raise UserError(f"file of domain {domain!r} must be a text, got {str(path)!r}, which is {markup}: {READ}")
+
+
+def check_no_nul(domain: str, path: Path, content: bytes, place: int = 0) -> None:
+    """Raise UserError for a NUL byte in what stands at a place of a file."""
     if b"\0" in content:
         raise UserError(f"file of domain {domain!r} must be UTF-8 text, got {str(path)!r} with a NUL byte at byte "
-                        f"{content.index(0)}")
-    try:
-        return content.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise UserError(f"file of domain {domain!r} must be UTF-8 text, got {str(path)!r} with byte "
-                        f"0x{content[error.start]:02x} at byte {error.start}") from error
+                        f"{place + content.index(0)}")
+
+
+def not_utf8(domain: str, path: Path, byte: int, place: int) -> UserError:
+    return UserError(f"file of domain {domain!r} must be UTF-8 text, got {str(path)!r} with byte 0x{byte:02x} at byte "
+                     f"{place}")
 
 
 def column_texts(domain: str, path: Path, kind: str, content: bytes, column: str) -> Iterator[str]:
@@ -150,17 +189,30 @@ def column_texts(domain: str, path: Path, kind: str, content: bytes, column: str
     try:
         table = read_table(kind, content)
     except (OSError, ValueError) as error:
-        raise UserError(f"file of domain {domain!r} must be a {kind} table, got {str(path)!r}: "
-                        f"{one_line(str(error))}") from error
-    if column not in table.columns:
-        raise UserError(f"column of domain {domain!r} must be one of {', '.join(map(str, table.columns))} (write "
+        raise not_a_table(domain, path, kind, error) from error
+    check_column(domain, path, column, list(table.columns))
+    yield from (value for value in table[column] if is_value(domain, path, column, value))
+
+
+def not_a_table(domain: str, path: Path, kind: str, error: Exception) -> UserError:
+    return UserError(f"file of domain {domain!r} must be a {kind} table, got {str(path)!r}: {one_line(str(error))}")
+
+
+def check_column(domain: str, path: Path, column: str, columns: Sequence[object]) -> None:
+    """Raise UserError where a table lacks a column."""
+    if column not in columns:
+        raise UserError(f"column of domain {domain!r} must be one of {', '.join(map(str, columns))} (write "
                         f"{domain}=path#column), got {column!r} for {str(path)!r}")
-    for value in table[column]:
-        if isinstance(value, str):
-            yield value
-        elif not missing(value):
-            raise UserError(f"column {column!r} of domain {domain!r} must hold texts, got {one_line(repr(value))} in "
-                            f"{str(path)!r}")
+
+
+def is_value(domain: str, path: Path, column: str, value: object) -> bool:
+    """Say whether a cell holds a text; an empty one holds none. UserError for one that holds something else."""
+    if isinstance(value, str):
+        return True
+    if missing(value):
+        return False
+    raise UserError(f"column {column!r} of domain {domain!r} must hold texts, got {one_line(repr(value))} in "
+                    f"{str(path)!r}")
 
 
 def read_table(kind: str, content: bytes) -> Any:
@@ -179,8 +231,8 @@ def missing(value: object) -> bool:
     return value is None or value != value
 
 
-def hub_texts(domain: str, name: str, column: str) -> Iterator[str]:
-    """Give the texts of a column of the training split of a set on the Hugging Face hub, or in its local cache."""
+def hub_rows(domain: str, name: str, column: str) -> Any:
+    """Return the rows of the training split of a set on the hub, with a column alone: a `datasets.Dataset`."""
     try:
         from datasets import load_dataset
     except ImportError as error:
@@ -194,6 +246,11 @@ def hub_texts(domain: str, name: str, column: str) -> Iterator[str]:
     if column not in rows.column_names:
         raise UserError(f"column of domain {domain!r} must be one of {', '.join(rows.column_names)} (write "
                         f"{domain}={HUB}{name}#column), got {column!r}")
+    return rows.select_columns([column])
+
+
+def values_of(domain: str, rows: Any, column: str) -> Iterator[str]:
+    """Give the texts of the rows of a set."""
     for value in rows[column]:
         if isinstance(value, str):
             yield value
@@ -204,11 +261,17 @@ def hub_texts(domain: str, name: str, column: str) -> Iterator[str]:
 def clean(text: str) -> str:
     """Return a text without its byte-order mark, with LF at its line ends, in NFC.
 
+    """
+    return normal(text.removeprefix("\ufeff").replace("\r\n", "\n"))
+
+
+def normal(text: str) -> str:
+    """Return a text in NFC.
+
     It is looked at some lines at a time: to normalise takes several bytes for each character. No character composes
     with a line end.
     """
-    text = text.removeprefix("\ufeff").replace("\r\n", "\n")
-    if all(unicodedata.is_normalized("NFC", part) for part in in_lines(text)):
+    if text.isascii() or all(unicodedata.is_normalized("NFC", part) for part in in_lines(text)):
         return text
     return "".join(unicodedata.normalize("NFC", part) for part in in_lines(text))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -90,8 +90,8 @@ class Vocabulary:
         return "".join(sorted(set(text) - self.index.keys()))
 
     @classmethod
-    def of(cls, texts: Iterable[str], min_count: int) -> Vocabulary:
-        """Take the characters that occur at least `min_count` times in `texts` together."""
+    def of(cls, texts: Iterable[str | Mapping[str, int]], min_count: int) -> Vocabulary:
+        """Take the characters that occur at least `min_count` times in `texts`, or their counts, together."""
         counts: Counter[str] = Counter()
         for text in texts:
             counts.update(text)

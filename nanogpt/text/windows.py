@@ -8,12 +8,16 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from nanogpt.errors import require
 from nanogpt.text.corpus import Split
 from nanogpt.text.vocabulary import UNKNOWN
+
+MOST_SHUFFLED = 2**24
+"""Windows that are shuffled all: those of a text of 2 GB where they have 128 characters."""
 
 
 class WindowRows(NamedTuple):
@@ -92,10 +96,26 @@ def batch_offsets(n: int, block_size: int, batch_size: int, steps: int, seed: in
     last = n - block_size - 1
     while missing > 0:
         phase = int(torch.randint(min(block_size, last + 1), (), generator=generator))
-        starts = torch.arange(phase, last + 1, block_size)
-        epochs.append(starts[torch.randperm(len(starts), generator=generator)])
-        missing -= len(starts)
-    return torch.cat([*epochs, torch.empty(0, dtype=torch.int64)])[: steps * batch_size].view(steps, batch_size)
+        windows = (last - phase) // block_size + 1
+        epochs.append(phase + block_size * shuffled(windows, missing, generator))
+        missing -= windows
+    return torch.cat([*epochs, torch.empty(0, dtype=torch.int64)]).view(steps, batch_size)
+
+
+def shuffled(windows: int, count: int, generator: torch.Generator) -> Tensor:
+    """Return `count` of the numbers below `windows`, or all where they are fewer, in random order.
+
+    For one state of the generator, fewer are the first of more. Of more than MOST_SHUFFLED, of which few are asked for,
+    numbers are drawn until enough are different, for to shuffle all would take seconds and gigabytes.
+    """
+    if windows <= MOST_SHUFFLED or 2 * count > windows:
+        return torch.randperm(windows, generator=generator)[:count]
+    chosen = torch.empty(0, dtype=torch.int64)
+    while len(chosen) < count:
+        chosen = torch.cat((chosen, torch.randint(windows, (count,), generator=generator)))
+        _, first = np.unique(chosen.numpy(), return_index=True)
+        chosen = chosen[np.sort(first)]
+    return chosen[:count]
 
 
 def windows_at(ids_N: Tensor, offsets_B: Tensor, block_size: int) -> tuple[Tensor, Tensor]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import itertools
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +19,8 @@ from nanogpt.model.device import random_stream, resolve_device, training_type
 from nanogpt.model.gpt import GPT
 from nanogpt.model.skip_initialization import skip_initialization
 from nanogpt.text.corpus import Corpus
-from nanogpt.text.windows import batch_offsets, windows_at
+from nanogpt.text.windows import batch_offsets
+from nanogpt.training.batches import make_batches
 from nanogpt.training.optimizer import make_optimizers, set_rate_factor
 from nanogpt.training.schedule import checkpoint_steps, rate_factor
 from nanogpt.training.stacked import cut_members, join_members, map_tensors, stack
@@ -127,11 +127,9 @@ class Training:
             self.restore(states)
         compiled = is_compiled(self.model, self.config, self.device, max(trainings / len(members), 1))
         self.update = make_step(self.model, self.optimizers, kind, compiled=compiled, members=len(members))
-        texts = {member.corpus.name: member.corpus.train.ids_N for member in members}
-        self.ids_N = (torch.cat(list(texts.values())) if len(texts) > 1 else next(iter(texts.values()))).to(self.device)
-        begins = dict(zip(texts, itertools.accumulate(map(len, texts.values()), initial=0), strict=False))
-        self.offsets_SN = torch.cat([member.offsets_SB + begins[member.corpus.name] for member in members],
-                                    dim=1).to(self.device)
+        self.batches = make_batches([member.corpus.train for member in members],
+                                    [member.offsets_SB for member in members],
+                                    self.config.model.block_size, self.device)
 
     def restore(self, states: Sequence[TrainingState]) -> None:
         self.model.load_state_dict(join_members([state.weights for state in states]))
@@ -153,7 +151,7 @@ class Training:
     def step(self, step: int) -> Tensor:
         """Make update number `step` (0-based); returns the loss of each member, still on the device."""
         set_rate_factor(self.optimizers, factor_at(step, self.config))
-        batch = windows_at(self.ids_N, self.offsets_SN[step], self.config.model.block_size)
+        batch = self.batches.at(step)
         if not self.config.model.dropout:      # nothing is drawn
             return self.update(*batch)
         with random_stream(self.config.seed * 1_000_003 + step, self.device):

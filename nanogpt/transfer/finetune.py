@@ -22,7 +22,7 @@ from nanogpt.model.device import resolve_device, training_type
 from nanogpt.model.gpt import GPT
 from nanogpt.text.corpus import Corpus, Split
 from nanogpt.text.vocabulary import Vocabulary
-from nanogpt.text.windows import batch_offsets
+from nanogpt.text.windows import batch_offsets, shuffled
 from nanogpt.training.optimizer import set_rate_factor
 from nanogpt.training.schedule import evenly_spaced_steps, rate_factor
 from nanogpt.training.stacked import MemberAdam, stack, weights_of_member
@@ -87,8 +87,8 @@ def few_shot_windows(split: Split, block_size: int, shots: int, seed: int) -> Te
     """
     held = (len(split) - 1) // block_size
     require(shots <= held, f"shots must be at most the {held} windows of the target's training text", shots)
-    chosen_K = torch.randperm(held, generator=torch.Generator().manual_seed(seed))[:shots] * block_size
-    return split.ids_N[chosen_K[:, None] + torch.arange(block_size + 1)].long()
+    chosen_K = shuffled(held, shots, torch.Generator().manual_seed(seed)) * block_size
+    return split.ids_at(chosen_K[:, None] + torch.arange(block_size + 1))
 
 
 def batches(windows_MKT: Tensor, batch_size: int, steps: int, seeds: Sequence[int]) -> Iterator[tuple[Tensor, Tensor]]:
@@ -192,8 +192,8 @@ def adapted(member: FineTuning, stopped: Stopped, windows_KT: Tensor) -> Checkpo
                       stopped.weights, source.character_counts_V + shown_V, notes)
 
 
-def extend_vocabulary(checkpoint: Checkpoint, text: str, min_count: int) -> Checkpoint:
-    """The checkpoint with the characters added that occur at least `min_count` times in `text`.
+def extend_vocabulary(checkpoint: Checkpoint, text: str | Mapping[str, int], min_count: int) -> Checkpoint:
+    """The checkpoint with the characters added that occur at least `min_count` times in `text`, or its counts.
 
     Their rows of embedding and head are the means of the old rows (Hewitt 2021, nlp.stanford.edu/~johnhew,
     "Initializing new word embeddings"); with their logits masked the model predicts what it did.

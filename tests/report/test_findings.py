@@ -133,3 +133,12 @@ def test_a_finding_is_told_in_short_sentences(study: StudyTables) -> None:
     told = [sentence for finding in findings(study) for sentence in re.split(r"[.;] (?=[A-Z])", finding)
             if not sentence.startswith("Adapt")]        # of transfers: transfer/tables.py
     assert max(len(sentence.split()) for sentence in told) <= MOST_WORDS, max(told, key=lambda text: len(text.split()))
+
+
+def test_a_leak_of_a_long_text_says_that_it_was_looked_for_in_a_sample() -> None:
+    cells = pd.DataFrame([{"training": "a", "test": "a", "shared_share": 0.2, "approximate_share": 0.3,
+                           "training_characters": 10_000, "compared_characters": 2_000}])
+    (told,) = leaks(cells)
+    assert told.endswith("(20.0% in exact spans of 50, in a sample of 2,000 of its 10,000 characters)")
+    (told,) = leaks(cells.assign(compared_characters=10_000))
+    assert told.endswith("(20.0% in exact spans of 50)")
