@@ -11,11 +11,15 @@ and compilations are set up before it). `--compare FILE` adds the largest differ
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 import click
 import torch
+
+if __name__ == "__main__":      # the launcher starts the file, and the package is beside it
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.common import disjoint_loss, load_corpus, read_config
 from nanogpt.config import Config

@@ -11,6 +11,7 @@ that waits for the first one waits for a socket, and learns at once when that on
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
@@ -106,7 +107,8 @@ def with_mean_gradients(model: nn.Module, stream: torch.cuda.Stream | None = Non
     `stream` is the one on which the step will be recorded: what accumulates the gradients has to belong to it.
     Buffers are constants and are not sent.
     """
-    with torch.cuda.stream(stream) if stream else contextlib.nullcontext():
+    with torch.cuda.stream(stream) if stream else contextlib.nullcontext(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="`broadcast_buffers`")    # its new name is not known before torch 2.13
         wrapped = nn.parallel.DistributedDataParallel(model, broadcast_buffers=False, gradient_as_bucket_view=True)
     if stream:
         torch.cuda.current_stream().wait_stream(stream)
