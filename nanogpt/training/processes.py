@@ -11,6 +11,8 @@ that waits for the first one waits for a socket, and learns at once when that on
 from __future__ import annotations
 
 import contextlib
+import time
+import uuid
 import warnings
 from collections.abc import Iterator
 from datetime import timedelta
@@ -19,6 +21,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.rendezvous import rendezvous
 
 from nanogpt.errors import UserError, one_line
 from nanogpt.model.launch import Launch
@@ -27,6 +30,7 @@ LONGEST_WAIT = timedelta(minutes=30)
 """For the others, of whom none has ended: the first one may score, log and register for long."""
 SIGNS_OF_LOSS = ("gloo", "NCCL", "Connection closed by peer", "Connection reset by peer", "Broken pipe")
 """One of these is in each error of a collective operation that a process which has ended leaves behind."""
+SECONDS_BETWEEN_LOOKS = 0.02
 DDP_EAGER_CALLS = 11
 """Updates before a step of several processes is recorded: DistributedDataParallel measures itself in the first ten."""
 
@@ -55,7 +59,9 @@ def joined(launch: Launch | None) -> Iterator[None]:
         on_gpus = torch.cuda.is_available()
         if on_gpus:
             torch.cuda.set_device(launch.local_rank % torch.cuda.device_count())    # "cuda" means this one from now on
-        dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpus else "gloo", timeout=LONGEST_WAIT)
+        store = common_store(launch)
+        dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpus else "gloo", timeout=LONGEST_WAIT, store=store,
+                                rank=launch.rank, world_size=launch.world_size)
         yield
         dist.destroy_process_group()
     except (RuntimeError, dist.DistError) as error:
@@ -64,6 +70,32 @@ def joined(launch: Launch | None) -> Iterator[None]:
         raise UserError("every process must train to the end: torchrun --max-restarts begins again from the last "
                         f"state, got a connection of process {launch.rank} that was lost ({one_line(str(error))})"
                         ) from error
+
+
+def common_store(launch: Launch) -> dist.Store:
+    """Find a place in the launcher's store that all processes of this start, and none of an earlier one, share.
+
+    The store outlives a restart, and a process that reads where its dead forerunners listened finds nobody. What the
+    launcher counts differs between hosts. So each process says hello with a word of its own, and the first one answers
+    each word with the name of the place until all have come there.
+    """
+    store, _, _ = next(rendezvous("env://", timeout=LONGEST_WAIT))
+    own = uuid.uuid4().hex
+    if launch.is_first:
+        missing = set(range(1, launch.world_size))
+        while missing:
+            for other in sorted(missing):
+                if store.check([f"hello/{other}"]):
+                    store.set(f"place/{store.get(f'hello/{other}').decode()}", own)
+            time.sleep(SECONDS_BETWEEN_LOOKS)
+            missing = {other for other in missing if not store.check([f"here/{own}/{other}"])}
+        return dist.PrefixStore(own, store)
+    store.set(f"hello/{launch.rank}", own)
+    while not store.check([f"place/{own}"]):
+        time.sleep(SECONDS_BETWEEN_LOOKS)
+    place = store.get(f"place/{own}").decode()
+    store.set(f"here/{place}/{launch.rank}", "")
+    return dist.PrefixStore(place, store)
 
 
 def handed_out(work: Any = None) -> Any:
@@ -108,7 +140,7 @@ def with_mean_gradients(model: nn.Module, stream: torch.cuda.Stream | None = Non
     Buffers are constants and are not sent.
     """
     with torch.cuda.stream(stream) if stream else contextlib.nullcontext(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="`broadcast_buffers`")    # its new name is not known before torch 2.13
+        warnings.filterwarnings("ignore", message="`broadcast_buffers`")    # torch 2.13 renames it
         wrapped = nn.parallel.DistributedDataParallel(model, broadcast_buffers=False, gradient_as_bucket_view=True)
     if stream:
         torch.cuda.current_stream().wait_stream(stream)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import time
 from pathlib import Path
@@ -80,8 +79,8 @@ def test_other_commands_are_refused(folder: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("killed", [0, 1])
-def test_a_killed_process_leads_back_to_the_last_state(folder: Path, killed: int, tmp_path_factory: pytest.TempPathFactory
-                                                       ) -> None:
+def test_a_killed_process_leads_back_to_the_last_state(folder: Path, killed: int,
+                                                       tmp_path_factory: pytest.TempPathFactory) -> None:
     options = train_options("--max-steps", str(STEPS), "--state-seconds", "0")
     process = start(folder, *options, restarts=1)
     wait_for_step(folder, STEPS // 4)
@@ -116,4 +115,3 @@ def test_a_signal_ends_all_within_seconds(folder: Path, whom: str) -> None:
     assert time.monotonic() - began < 8 and not any(worker.is_running() for worker in workers.values())
     (run,) = runs_of(folder)
     assert run.info.status in ("KILLED", "FAILED"), log_of(folder)[-3000:]
-    assert os.getpid() not in workers

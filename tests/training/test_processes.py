@@ -17,8 +17,8 @@ from nanogpt.text.sources import DomainText
 from nanogpt.training.processes import handed_out, own_share, world_size
 
 SETTINGS = {"max_steps": 40, "batch_size": 8, "device": "cpu", "log_every": 10}
-TOLERANCES = {"float32": (2e-4, 5e-3), "bfloat16": (2e-2, 1e-1)}
-"""By precision: of a training loss, in nats, and of a weight. Measured: see benchmarks/README.md."""
+TOLERANCES = {"float32": (1e-5, 1e-4), "bfloat16": (1e-2, 5e-2)}
+"""By precision: of a training loss, in nats, and of a weight. Measured: 5e-7 and 2e-6; 1e-3 and 9e-3."""
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def test_two_processes_learn_what_one_learns(text: Path, precision: str) -> None
     of_losses, of_weights = (largest_difference(first[name], alone[name]) for name in ("losses", "weights"))
     print(f"{precision}: losses differ by at most {of_losses:.2g} nats, weights by {of_weights:.2g}")
     assert first["losses"] == second["losses"] and largest_difference(first["weights"], second["weights"]) == 0
-    assert (of_losses, of_weights) <= TOLERANCES[precision] and of_weights <= TOLERANCES[precision][1]
+    assert of_losses <= TOLERANCES[precision][0] and of_weights <= TOLERANCES[precision][1]
     assert of_losses > 0, "each process must have had its own share"
 
 
@@ -60,6 +60,7 @@ def test_with_dropout_all_processes_make_the_same_update(text: Path) -> None:
     assert first["losses"][40] < first["losses"][10]
 
 
+@pytest.mark.slow
 def test_all_leave_a_training_when_the_first_does(text: Path) -> None:
     """They are in step afterwards: the next training is as ever."""
     left = in_processes(text, 2, SETTINGS | {"records": 2})
