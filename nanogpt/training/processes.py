@@ -16,15 +16,17 @@ import uuid
 import warnings
 from collections.abc import Iterator
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.rendezvous import rendezvous
 
 from nanogpt.errors import UserError, one_line
 from nanogpt.model.launch import Launch
+
+if TYPE_CHECKING:
+    from torch._C._distributed_c10d import Store
 
 LONGEST_WAIT = timedelta(minutes=30)
 """For the others, of whom none has ended: the first one may score, log and register for long."""
@@ -72,13 +74,15 @@ def joined(launch: Launch | None) -> Iterator[None]:
                         ) from error
 
 
-def common_store(launch: Launch) -> dist.Store:
+def common_store(launch: Launch) -> Store:
     """Find a place in the launcher's store that all processes of this start, and none of an earlier one, share.
 
     The store outlives a restart, and a process that reads where its dead forerunners listened finds nobody. What the
     launcher counts differs between hosts. So each process says hello with a word of its own, and the first one answers
     each word with the name of the place until all have come there.
     """
+    from torch.distributed.rendezvous import rendezvous
+
     store, _, _ = next(rendezvous("env://", timeout=LONGEST_WAIT))
     own = uuid.uuid4().hex
     if launch.is_first:
@@ -89,13 +93,13 @@ def common_store(launch: Launch) -> dist.Store:
                     store.set(f"place/{store.get(f'hello/{other}').decode()}", own)
             time.sleep(SECONDS_BETWEEN_LOOKS)
             missing = {other for other in missing if not store.check([f"here/{own}/{other}"])}
-        return dist.PrefixStore(own, store)
+        return dist.PrefixStore(own, store)  # type: ignore[attr-defined]
     store.set(f"hello/{launch.rank}", own)
     while not store.check([f"place/{own}"]):
         time.sleep(SECONDS_BETWEEN_LOOKS)
     place = store.get(f"place/{own}").decode()
     store.set(f"here/{place}/{launch.rank}", "")
-    return dist.PrefixStore(place, store)
+    return dist.PrefixStore(place, store)  # type: ignore[attr-defined]
 
 
 def handed_out(work: Any = None) -> Any:
