@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 
 from nanogpt.tracking import request_limits
@@ -55,6 +56,26 @@ def ended_in_order(last_words: str) -> Iterator[None]:
         if signal.getsignal(signal.SIGTERM) is interrupt:      # none came
             for number, handler in zip(SIGNALS, before, strict=True):
                 signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def heard(act: Callable[[int], None]) -> Iterator[None]:
+    """Have a thread act on the first of SIGNALS, also where the main thread waits in C, so that no handler runs."""
+    ear, mouth = socket.socketpair()
+    mouth.setblocking(False)
+
+    def listen() -> None:
+        while number := ear.recv(1):        # nothing comes once the other end is closed
+            if number[0] in SIGNALS:
+                act(number[0])
+
+    threading.Thread(target=listen, daemon=True).start()
+    before = signal.set_wakeup_fd(mouth.fileno(), warn_on_full_buffer=False)
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        mouth.close()
 
 
 def pass_over_interrupted(unraisable: sys.UnraisableHookArgs) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import os
@@ -17,6 +18,7 @@ from nanogpt.commands.progress import ProgressHandler
 from nanogpt.config import GROUPS, PRESETS, Config, make_config, settings
 from nanogpt.errors import UserError, require
 from nanogpt.model.allocator import keep_freed_memory
+from nanogpt.model.launch import launch
 
 if TYPE_CHECKING:
     from nanogpt.tracking.run import TrackedRun
@@ -38,7 +40,7 @@ MLFLOW_LEVELS = {"mlflow.pyfunc": logging.WARNING, "mlflow.system_metrics.system
 
 
 def command(*groups: str, follows: Callable[..., str] | None = None, says_where: bool = False,
-            ) -> Callable[[Function], click.Command]:
+            data_parallel: bool = False) -> Callable[[Function], click.Command]:
     """Make a click command that is handed `config: Config`, with an option for each field of the named groups.
 
     An option that is left out, or empty, takes the preset's value. Underscores and hyphens are the same. What a
@@ -47,6 +49,9 @@ def command(*groups: str, follows: Callable[..., str] | None = None, says_where:
 
     `follows` is handed what the command is handed and says which models the command reads: its runs then open in
     the experiment of the first of them. A command ends with a line on where its run is, unless it `says_where` itself.
+
+    Of several processes that torchrun has launched the first one carries out a `data_parallel` command, and the others
+    follow it; other commands refuse.
     """
     owners = {"shared": Config} | {group: GROUPS[group] for group in groups}
     sections = {item.name: SECTIONS[group] for group, owner in owners.items() for item in fields(owner)
@@ -55,6 +60,10 @@ def command(*groups: str, follows: Callable[..., str] | None = None, says_where:
     def decorate(function: Function) -> click.Command:
         @functools.wraps(function)
         def run(**values: Any) -> None:
+            if leads_or_is_alone(data_parallel, function.__name__):
+                in_first_process(values)
+
+        def in_first_process(values: dict[str, Any]) -> None:
             changes = {name: values.pop(name) for name in sections}
             before = len(outermost_runs())
             carry_out(function, values, changes, follows)
@@ -72,10 +81,29 @@ def command(*groups: str, follows: Callable[..., str] | None = None, says_where:
     return decorate
 
 
+def leads_or_is_alone(data_parallel: bool, name: str) -> bool:
+    """Tell whether this process carries out a command; another one that was launched with it follows, to the end."""
+    launched = launch()
+    if launched is None or not launched.has_others:
+        return True
+    if not data_parallel and launched.is_first:
+        raise BadInput(f"several processes must carry out the command train, got {name!r}")
+    if not data_parallel:
+        sys.exit(BadInput.exit_code)
+    if not launched.is_first:
+        from nanogpt.commands.follow import follow
+
+        follow(launched)
+    return launched.is_first
+
+
 def carry_out(function: Function, values: dict[str, Any], changes: dict[str, Any],
               follows: Callable[..., str] | None) -> None:
     """Hand a command its values and its configuration; a signal ends it in order, with a line on how to go on."""
-    with interruption.ended_in_order(RESUMED.get(function.__name__, NOT_RESUMED)):
+    launched, last_words = launch(), RESUMED.get(function.__name__, NOT_RESUMED)
+    with interruption.ended_in_order(last_words), contextlib.ExitStack() as several:
+        if launched and launched.has_others:        # one that waits for others in C cannot answer a signal
+            several.enter_context(interruption.heard(lambda number: interruption.end_in_time(number, last_words)))
         carry_out_undisturbed(function, values, changes, follows)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Mapping
 from typing import Any
@@ -11,7 +12,15 @@ import psutil
 
 def this_process() -> dict[str, Any]:
     """Name this process by its host, its number and the time when it was started."""
-    process = psutil.Process()
+    return named(psutil.Process())
+
+
+def parent_process() -> dict[str, Any]:
+    """Name the process that has started this one."""
+    return named(psutil.Process(os.getppid()))
+
+
+def named(process: psutil.Process) -> dict[str, Any]:
     return {"host": socket.gethostname(), "pid": process.pid, "started": process.create_time()}
 
 

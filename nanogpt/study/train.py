@@ -27,6 +27,7 @@ from nanogpt.tracking import registry
 from nanogpt.tracking.run import CELL, TRAININGS, TrackedRun, open_run, open_run_id
 from nanogpt.tracking.scratch import scratch_path
 from nanogpt.training.loop import Pretraining, Progress, identity_of, train_together
+from nanogpt.training.processes import handed_out, world_size
 from nanogpt.training.state import TrainingState, load_state, save_state
 
 log = logging.getLogger("nanogpt")
@@ -144,7 +145,9 @@ def train_corpora(corpora: Sequence[Corpus], study: Study) -> None:
 
 
 def trainings_together(config: Config, corpus: Corpus) -> int:
-    """Say how many trainings run as one model."""
+    """Say how many trainings run as one model; of several processes all make one training after the other."""
+    if world_size() > 1:
+        return 1
     if config.train.train_together or resolve_device(config.device).type != "cuda":
         return config.train.train_together or 1
     model, characters = config.model, config.train.batch_size * config.model.block_size
@@ -229,6 +232,7 @@ def train_and_log(tracked: Sequence[TrackedTraining], trainings: int, share: Sha
         if training.state is None:
             training.rows.clear()
     members = [Pretraining(training.corpus, training.config, training.state) for training in tracked]
+    handed_out((members[0], trainings))
     for records in train_together(members, trainings=trainings):
         log_records(tracked, records)
         ended = records[0].step == records[0].max_steps

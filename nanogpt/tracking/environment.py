@@ -16,6 +16,7 @@ import torch
 
 from nanogpt.config import Config
 from nanogpt.model.device import resolve_device, training_type
+from nanogpt.training.processes import world_size
 
 
 def environment(config: Config) -> dict[str, str]:
@@ -23,7 +24,7 @@ def environment(config: Config) -> dict[str, str]:
     return {"python": platform.python_version(), "system": f"{platform.system()} {platform.machine()}",
             "processor": processor(), "cores": str(os.cpu_count()),
             "memory": f"{psutil.virtual_memory().total / 2**30:.0f} GiB", "device": device_name(config.device),
-            "threads": str(torch.get_num_threads()),
+            "threads": str(torch.get_num_threads()), "world_size": str(world_size()),
             "training_type": training_type_name(config), "seed": str(config.seed), "git_commit": commit(),
             **versions()}
 

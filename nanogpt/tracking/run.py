@@ -36,6 +36,7 @@ from nanogpt.model.processes import this_process
 from nanogpt.tracking import request_limits
 from nanogpt.tracking.download import downloaded
 from nanogpt.tracking.environment import commit, environment, git
+from nanogpt.tracking.launches import launch_tags
 from nanogpt.tracking.new_store import create_missing_store
 from nanogpt.tracking.own_words import is_ours, marked
 from nanogpt.tracking.project_run import mark_unused
@@ -283,7 +284,8 @@ def open_run(name: str, config: Config | None = None, resume: str = "", parent: 
         create_named_experiment()
     if resume:
         mark_unused()
-    owner = {PROCESS: json.dumps(this_process())}       # from the first moment: a kill may be the next
+    owner = {PROCESS: json.dumps(this_process())} | (launch_tags() if outermost else {})
+    # the owner is told from the first moment: a kill may be the next
     with closed_in_any_case() as ids, mlflow.start_run(resume or None, run_name=name, nested=not outermost, tags=owner,
                                                        log_system_metrics=outermost) as active:
         run = TrackedRun(active.info.run_id, active.info.experiment_id, name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 import time
@@ -22,6 +23,7 @@ from nanogpt.text.corpus import Corpus
 from nanogpt.text.windows import batch_offsets
 from nanogpt.training.batches import make_batches
 from nanogpt.training.optimizer import make_optimizers, set_rate_factor
+from nanogpt.training.processes import all_go_on, handed_out, mean_of_all, own_share, rank, world_size
 from nanogpt.training.schedule import checkpoint_steps, rate_factor
 from nanogpt.training.stacked import cut_members, join_members, map_tensors, stack
 from nanogpt.training.state import TrainingState, check_shapes
@@ -126,9 +128,10 @@ class Training:
         if states := [member.state for member in members if member.state]:
             self.restore(states)
         compiled = is_compiled(self.model, self.config, self.device, max(trainings / len(members), 1))
-        self.update = make_step(self.model, self.optimizers, kind, compiled=compiled, members=len(members))
+        self.update = make_step(self.model, self.optimizers, kind, compiled=compiled, members=len(members),
+                                processes=world_size())
         self.batches = make_batches([member.corpus.train for member in members],
-                                    [member.offsets_SB for member in members],
+                                    [own_share(member.offsets_SB) for member in members],
                                     self.config.model.block_size, self.device)
 
     def restore(self, states: Sequence[TrainingState]) -> None:
@@ -149,12 +152,15 @@ class Training:
                 for member, weights, state in zip(self.members, self.weights(), optimizers, strict=True)]
 
     def step(self, step: int) -> Tensor:
-        """Make update number `step` (0-based); returns the loss of each member, still on the device."""
+        """Make update number `step` (0-based); returns the loss of each member, still on the device.
+
+        Of several processes each drops activations of its own rows, by a stream of its own.
+        """
         set_rate_factor(self.optimizers, factor_at(step, self.config))
         batch = self.batches.at(step)
         if not self.config.model.dropout:      # nothing is drawn
             return self.update(*batch)
-        with random_stream(self.config.seed * 1_000_003 + step, self.device):
+        with random_stream((self.config.seed * 1_000_003 + step) * world_size() + rank(), self.device):
             return self.update(*batch)
 
 
@@ -205,6 +211,9 @@ def train_together(members: Sequence[Pretraining], *, trainings: int = 1) -> Ite
     same step: ValueError else. UserError where a state is of another training.
 
     A member whose loss is not finite has diverged (`diverged_at`); when all have, their records are the last ones.
+
+    Of several processes (training/processes.py) all call this with the same one member; when the consumer of the first
+    one takes no more records, those of the others end too.
     """
     check_members(members)
     training, config = Training(members, trainings), members[0].config
@@ -216,13 +225,19 @@ def train_together(members: Sequence[Pretraining], *, trainings: int = 1) -> Ite
     for step in range(first, settings.max_steps + 1):
         kept, known = step in keep, members[0].state and step == first
         if not known and (kept or step % settings.log_every == 0):
-            means = torch.stack(losses).mean(0).tolist() if losses else [None] * len(members)
-            if not all(mean is None or math.isfinite(mean) for mean in means):
-                now = first_not_finite(losses, step - len(losses))
-                diverged = [known if known is not None else at for known, at in zip(diverged, now, strict=True)]
+            means: Sequence[float | None] = [None] * len(members)
+            if losses:
+                losses_SM = mean_of_all(torch.stack(losses))
+                means = losses_SM.mean(0).tolist()
+                diverged = diverged_by(losses_SM, means, diverged, step - len(losses))
             seconds += time.perf_counter() - began
-            yield training_records(training, step, seconds, means, diverged, kept=kept)
-            if None not in diverged:
+            try:
+                yield training_records(training, step, seconds, means, diverged, kept=kept)
+            except GeneratorExit:
+                with contextlib.suppress(RuntimeError):     # they have ended
+                    all_go_on(False)
+                raise
+            if not all_go_on() or None not in diverged:
                 return
             losses.clear()
             began = time.perf_counter()
@@ -230,10 +245,23 @@ def train_together(members: Sequence[Pretraining], *, trainings: int = 1) -> Ite
             losses.append(training.step(step))
 
 
-def first_not_finite(losses: Sequence[Tensor], first_step: int) -> list[int | None]:
-    """Find the step of each member's first loss that is not finite; the losses are of steps from `first_step` on."""
-    wrong_SM = ~torch.stack(list(losses)).isfinite()
-    return [first_step + int(wrong_S.int().argmax()) if wrong_S.any() else None for wrong_S in wrong_SM.T]
+def train_along() -> None:
+    """Train what the first process hands out until it hands out None: all that the other processes do."""
+    while work := handed_out():
+        member, trainings = work
+        for _ in train_together([member], trainings=trainings):
+            pass
+
+
+def diverged_by(losses_SM: Tensor, means: Sequence[float | None], before: Sequence[int | None],
+                first_step: int) -> list[int | None]:
+    """Find the step of each member's first loss that is not finite, or the one of `before`; S counts from `first_step`.
+    """
+    if all(mean is not None and math.isfinite(mean) for mean in means):
+        return list(before)
+    wrong_SM = ~losses_SM.isfinite()
+    now = [first_step + int(wrong_S.int().argmax()) if wrong_S.any() else None for wrong_S in wrong_SM.T]
+    return [known if known is not None else at for known, at in zip(before, now, strict=True)]
 
 
 def check_members(members: Sequence[Pretraining]) -> None:
@@ -242,6 +270,8 @@ def check_members(members: Sequence[Pretraining]) -> None:
         member.check()
     shared = {(replace(member.config, seed=0), len(member.corpus.vocabulary), member.state and member.state.step)
               for member in members}
+    if len(members) > 1 and world_size() > 1:
+        raise ValueError(f"several processes must train one member, got {len(members)}")
     if len(shared) != 1:
         raise ValueError(f"members must share configuration, vocabulary and step, got {len(shared)} different")
 

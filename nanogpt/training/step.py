@@ -11,24 +11,24 @@ from torch import Tensor, nn
 
 from nanogpt.model.device import products_in
 from nanogpt.model.gpt import Block
+from nanogpt.training.processes import DDP_EAGER_CALLS, with_mean_gradients
 
 Step = Callable[[Tensor, Tensor], Tensor]
+EAGER_CALLS = 3
+"""Updates of one process before a step is recorded."""
 
 
 class RecordedStep:
     """A step on a GPU as one CUDA graph: no launch costs, no synchronisation, the CPU free.
 
-    The first calls run as they are, since libraries and optimizers set themselves up in them; the next one is
-    recorded and from then on replayed. All calls are real updates. What changes between calls is on the device:
-    each batch is copied to the place of the first, the learning rates are tensors, and a replay draws its dropout
-    from the random stream of the moment. A batch of another shape runs as it is.
+    The first `eager_calls` run as they are, since libraries and optimizers set themselves up in them; the next one is
+    recorded on `stream` and from then on replayed. All calls are real updates. What changes between calls is on the
+    device: each batch is copied to the place of the first, the learning rates are tensors, and a replay draws its
+    dropout from the random stream of the moment. A batch of another shape runs as it is.
     """
 
-    eager_calls = 3
-
-    def __init__(self, eager: Step) -> None:
-        self.eager, self.calls = eager, 0
-        self.stream = torch.cuda.Stream()
+    def __init__(self, eager: Step, stream: torch.cuda.Stream, eager_calls: int) -> None:
+        self.eager, self.stream, self.eager_calls, self.calls = eager, stream, eager_calls, 0
         self.graph = torch.cuda.CUDAGraph()
         self.batch: tuple[Tensor, ...] = ()
         self.losses = torch.empty(0)
@@ -66,19 +66,25 @@ def compile_blocks(model: nn.Module) -> None:
 
 
 def make_step(model: nn.Module, optimizers: Sequence[torch.optim.Optimizer], kind: torch.dtype = torch.float32,
-              *, compiled: bool = False, members: int = 1) -> Step:
+              *, compiled: bool = False, members: int = 1, processes: int = 1) -> Step:
     """Make a function of inputs and targets (B, T) that updates `model` once and returns the mean loss, (1,), in nats.
 
     Matrix products are in `kind`, weights and the loss in float32. Of `members` stacked models (training/stacked.py)
-    each follows the gradient of the mean over its own rows, and the losses are (members,).
+    each follows the gradient of the mean over its own rows, and the losses are (members,). Of several
+    `processes` (training/processes.py) each has its share of the rows, makes the update of all rows, and returns the
+    mean loss of its own.
 
     On a GPU it is recorded as a CUDA graph where all learning rates are tensors (a recorded number cannot change).
     `compiled` has torch.compile fuse the kernels of each block, which all share one compilation.
     """
     device = next(model.parameters()).device
+    rates = [group["lr"] for optimizer in optimizers for group in optimizer.param_groups]
+    recordable = device.type == "cuda" and all(isinstance(rate, Tensor) for rate in rates)
+    stream = torch.cuda.Stream() if recordable else None
+    forward = with_mean_gradients(model, stream) if processes > 1 else model
 
     def mean_losses(inputs_BT: Tensor, targets_BT: Tensor) -> Tensor:
-        logits = model(inputs_BT).flatten(0, 1).float()
+        logits = forward(inputs_BT).flatten(0, 1).float()
         return F.cross_entropy(logits, targets_BT.flatten(), reduction="none").view(members, -1).mean(1)
 
     if compiled:
@@ -93,6 +99,6 @@ def make_step(model: nn.Module, optimizers: Sequence[torch.optim.Optimizer], kin
             optimizer.zero_grad(set_to_none=True)
         return losses.detach()
 
-    rates = [group["lr"] for optimizer in optimizers for group in optimizer.param_groups]
-    recordable = device.type == "cuda" and all(isinstance(rate, Tensor) for rate in rates)
-    return RecordedStep(step) if recordable else step
+    if stream is None:
+        return step
+    return RecordedStep(step, stream, DDP_EAGER_CALLS if processes > 1 else EAGER_CALLS)
