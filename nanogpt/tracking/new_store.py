@@ -26,10 +26,6 @@ def create_missing_store() -> None:
     """
     scheme, _, path = mlflow.get_tracking_uri().partition(":///")
     file = Path(path.partition("?")[0])
-    if scheme == "sqlite":
-        from nanogpt.tracking.light_commits import commit_lightly  # here: whoever uses a server needs no SQLAlchemy
-
-        commit_lightly()
     if scheme == "sqlite" and path != ":memory:" and not is_there(file):
         file.parent.mkdir(parents=True, exist_ok=True)
         with locked(file.with_name(f"{file.name}.lock")):

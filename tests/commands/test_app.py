@@ -16,7 +16,7 @@ import nanogpt
 from nanogpt import commands
 from nanogpt.commands import app
 
-NOT_COMMANDS = {"app", "options", "interruption", "progress"}
+NOT_COMMANDS = {"follow", "app", "options", "interruption", "progress"}
 ENTRY_POINTS = {"main": "study"}
 """Names of MLproject that differ from the command's: `mlflow run .` starts `main`."""
 
