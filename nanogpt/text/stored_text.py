@@ -17,14 +17,15 @@ import os
 import tempfile
 from array import array
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import IO, Any, Protocol, cast
+from typing import IO, Any, NamedTuple, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nanogpt.errors import require
 from nanogpt.text.cache import cache_key
 from nanogpt.text.vocabulary import CHARACTERS_AT_ONCE, Vocabulary, code_points
 
@@ -70,6 +71,13 @@ class StoredText:
     def __len__(self) -> int:
         return len(self.numbers_N)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Hand other processes the place of a mapped file, not its content: each maps it."""
+        values = [getattr(self, item.name) for item in fields(self)]
+        if isinstance(self.numbers_N, np.memmap):
+            values[0] = MappedNumbers(str(self.numbers_N.filename), self.numbers_N.dtype.str)
+        return text_of, tuple(values)
+
     def __getitem__(self, part: slice) -> str:
         """Return a part of the text; it is in memory then."""
         return self.points_A[self.numbers_N[part]].tobytes().decode("utf-32-le", "surrogatepass")
@@ -109,6 +117,21 @@ class StoredText:
                 part = self.numbers_N[at:min(end, at + CHARACTERS_AT_ONCE)]
                 counts_A += np.bincount(part, minlength=len(counts_A))
         return counts_A
+
+
+class MappedNumbers(NamedTuple):
+    """Where the numbers of a text lie, and their type."""
+
+    path: str
+    dtype: str
+
+
+def text_of(numbers: MappedNumbers | NDArray[Any], *others: Any) -> StoredText:
+    """Make the text that another process has handed over. UserError where its file is not to be had here."""
+    if not isinstance(numbers, MappedNumbers):
+        return StoredText(numbers, *others)
+    require(Path(numbers.path).is_file(), "the cache must be a folder that all processes share", numbers.path)
+    return StoredText(np.memmap(numbers.path, numbers.dtype, "r"), *others)
 
 
 class TextWriter:

@@ -27,7 +27,7 @@ from nanogpt.training.processes import all_go_on, handed_out, mean_of_all, own_s
 from nanogpt.training.schedule import checkpoint_steps, rate_factor
 from nanogpt.training.stacked import cut_members, join_members, map_tensors, stack
 from nanogpt.training.state import TrainingState, check_shapes
-from nanogpt.training.step import make_step
+from nanogpt.training.step import make_step, release
 
 COMPILATION_PAYS = 3e14
 """Weights times characters from which on a compilation pays on a GPU: those of three trainings of `gpu`."""
@@ -216,8 +216,16 @@ def train_together(members: Sequence[Pretraining], *, trainings: int = 1) -> Ite
     one takes no more records, those of the others end too.
     """
     check_members(members)
-    training, config = Training(members, trainings), members[0].config
-    settings, first = config.train, training.first_step
+    training = Training(members, trainings)
+    try:
+        yield from records_of(training)
+    finally:
+        release(training.update)
+
+
+def records_of(training: Training) -> Iterator[list[Progress]]:
+    """Make the updates of a training; yields the records of its members at each step that has one."""
+    members, settings, first = training.members, training.config.train, training.first_step
     keep = set(checkpoint_steps(settings.max_steps, settings.checkpoints))
     losses: list[Tensor] = []
     diverged: list[int | None] = [None] * len(members)

@@ -57,6 +57,13 @@ class RecordedStep:
         return losses
 
 
+def release(step: Step) -> None:
+    """Free the graph of a recorded step, after the last update: processes cannot part while it has their connection."""
+    if isinstance(step, RecordedStep):
+        torch.cuda.synchronize()
+        step.graph.reset()
+
+
 def compile_blocks(model: nn.Module) -> None:
     """Have torch.compile fuse the kernels of each block: one function for all of them, so it compiles once."""
     forward = torch.compile(Block.forward)

@@ -8,6 +8,7 @@ import errno
 import gzip
 import json
 import os
+import pickle
 import resource
 import signal
 import subprocess
@@ -229,6 +230,16 @@ def test_a_stored_and_another_text_train_together(in_two_ways: Any) -> None:
         *_, last = train_together([Pretraining(corpora[name], config) for name in ("own", "wikipedia", "own")])
         digests.append([record.checkpoint.sha256 for record in last if record.checkpoint])
     assert digests[0] == digests[1] and len(digests[0]) == 3
+
+
+def test_another_process_is_handed_the_place_of_the_file(in_two_ways: Any) -> None:
+    stored = in_two_ways(DataConfig(min_count=2))[1]["own"]
+    assert len(pickle.dumps(stored.source.text)) < len(stored.source.text) / 2
+    assert same_split(pickle.loads(pickle.dumps(stored)).train, stored.train)
+    gone = pickle.dumps(stored.source.text)
+    Path(stored.source.text.numbers_N.filename).unlink()
+    with pytest.raises(UserError, match="all processes share"):
+        pickle.loads(gone)
 
 
 def test_what_reads_the_training_text_reads_it_in_parts(in_two_ways: Any) -> None:
