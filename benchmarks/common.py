@@ -110,11 +110,3 @@ def matmul_peak(device: torch.device) -> float:
     size, dtype = (8192, torch.bfloat16) if device.type == "cuda" else (1536, torch.float32)
     a = torch.randn(size, size, device=device, dtype=dtype)
     return 2.0 * size**3 / seconds_of(lambda: a @ a, device)
-
-
-def model_flops_per_character(config: Config) -> float:
-    """Of a training step's matrix products, forward and backward, with causal attention counted as half a square."""
-    model = config.model
-    matrices = 12 * model.n_layer * model.n_embd**2
-    attention = 2 * model.n_layer * model.n_embd * model.block_size / 2
-    return 6.0 * matrices + 6.0 * attention

@@ -31,19 +31,12 @@ import torch
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.common import (
-    disjoint_loss,
-    disjoint_windows,
-    load_corpus,
-    matmul_peak,
-    model_flops_per_character,
-    read_config,
-    synchronize,
-)
+from benchmarks.common import disjoint_loss, disjoint_windows, load_corpus, matmul_peak, read_config, synchronize
 from nanogpt.config import Config
 from nanogpt.model.device import resolve_device
 from nanogpt.text.corpus import Corpus
 from nanogpt.training.loop import train
+from nanogpt.training.sizes import training_flops_per_character
 
 PEER_ON_CPU = {"device": "cpu", "compile": False, "eval_iters": 20, "block_size": 64, "batch_size": 12, "n_layer": 4,
                "n_head": 4, "n_embd": 128, "dropout": 0.0, "log_interval": 100}
@@ -66,7 +59,7 @@ def own_training(text: Path, config: Config) -> dict[str, Any]:
               else 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
     return {"validation_nats": loss, "training_seconds": seconds,
             "characters_per_second": characters / seconds, "step_ms": 1000 * seconds / config.train.max_steps,
-            "model_gflops": characters / seconds * model_flops_per_character(config) / 1e9,
+            "model_gflops": characters / seconds * training_flops_per_character(config.model) / 1e9,
             "peak_gib": memory / 2**30}
 
 

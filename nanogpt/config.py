@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import functools
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any, get_type_hints
+from typing import Any, NamedTuple, get_type_hints
 
 from nanogpt.errors import UserError, require
 
@@ -211,6 +212,14 @@ class TransferConfig:
         return math.sqrt(self.rate_low * self.rate_high)
 
     @property
+    def grid_rates(self) -> list[float]:
+        """List the rates of a grid of `trials`: evenly spaced in the logarithm, both ends of the range among them."""
+        if self.trials == 1 or self.rate_low == self.rate_high:
+            return [self.middle_rate]
+        ratio = self.rate_high / self.rate_low
+        return [self.rate_low * ratio ** (k / (self.trials - 1)) for k in range(self.trials)]
+
+    @property
     def shot_levels(self) -> tuple[int, ...]:
         """List the numbers of `grid_shots`, ascending; none where it is no list of numbers."""
         parts = [part.strip() for part in self.grid_shots.split(",")]
@@ -323,6 +332,63 @@ class AttributionConfig:
         return tuple(name.strip() for name in self.methods.split(",") if name.strip())
 
 
+SIZE = re.compile(r"([0-9]{1,5})x([0-9]{1,5})(?:x([0-9]{1,5}))?")
+WIDE, HEAD_SIZE, HEAD_SIZE_OF_WIDE = 256, 32, 64
+
+
+class Shape(NamedTuple):
+    """Layers, width and heads of one of the sizes that a study compares."""
+
+    n_layer: int
+    n_embd: int
+    n_head: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.n_layer}x{self.n_embd}"
+
+
+def read_shape(text: str) -> Shape:
+    """Read `<layers>x<width>`, optionally `x<heads>`.
+
+    Else a head has 64 channels in models of at least WIDE that are a multiple of it, 32 in others.
+    """
+    rule = "sizes must be <layers>x<width> or <layers>x<width>x<heads>, comma-separated"
+    found = SIZE.fullmatch(text)
+    require(found is not None, rule, text)
+    assert found
+    layers, width, heads = (int(number) if number else 0 for number in found.groups())
+    if not heads:
+        require(width % HEAD_SIZE == 0, f"sizes must say <layers>x<width>x<heads> where the width is no multiple of "
+                f"{HEAD_SIZE}", text)
+        wide = width >= WIDE and width % HEAD_SIZE_OF_WIDE == 0
+        heads = width // (HEAD_SIZE_OF_WIDE if wide else HEAD_SIZE)
+    try:
+        ModelConfig(layers, heads, width, block_size=1)
+    except UserError as error:
+        raise UserError(f"sizes must be shapes that a model can have, got {text!r} ({error})") from None
+    return Shape(layers, width, heads)
+
+
+@dataclass(frozen=True)
+class ScalingConfig:
+    """Models of several sizes, beside those that the rest of a study reads."""
+
+    sizes: str = knob("", "shapes whose losses and transfers are compared, <layers>x<width> or <layers>x<width>x<heads>, "
+                          "comma-separated, as 2x64,3x96,4x128,6x256,6x384; empty: none")
+    size_checkpoints: int = knob(4, "checkpoints after step 0 of a training of one of the sizes")
+
+    def __post_init__(self) -> None:
+        require_positive(self, "size_checkpoints")
+        require_at_most(self, 10_000, "size_checkpoints")
+        names = [shape.name for shape in self.shapes]
+        require(len(set(names)) == len(names), "sizes must differ in layers or width", self.sizes)
+
+    @functools.cached_property
+    def shapes(self) -> tuple[Shape, ...]:
+        return tuple(read_shape(text.strip()) for text in self.sizes.split(",")) if self.sizes.strip() else ()
+
+
 @dataclass(frozen=True)
 class Config:
     """A whole study. `preset` names where the values came from; changed fields win over it."""
@@ -336,6 +402,7 @@ class Config:
     transfer: TransferConfig = field(default_factory=TransferConfig)
     analysis: AnalysisConfig = field(default_factory=AnalysisConfig)
     attribution: AttributionConfig = field(default_factory=AttributionConfig)
+    scaling: ScalingConfig = field(default_factory=ScalingConfig)
 
     def __post_init__(self) -> None:
         require(self.device in ("auto", "cpu", "cuda", "mps"), "device must be auto, cpu, cuda or mps", self.device)
@@ -359,7 +426,7 @@ def config_of(nested: Mapping[str, Any]) -> Config:
 
 GROUPS: dict[str, type] = {"data": DataConfig, "model": ModelConfig, "train": TrainConfig,
                            "transfer": TransferConfig, "analysis": AnalysisConfig,
-                           "attribution": AttributionConfig}
+                           "attribution": AttributionConfig, "scaling": ScalingConfig}
 
 PRESETS: dict[str, dict[str, Any]] = {
     "smoke": {"n_layer": 2, "n_head": 2, "n_embd": 32, "block_size": 32, "max_steps": 60, "checkpoints": 4,

@@ -175,15 +175,6 @@ def describe(study: optuna.Study, pairs: Sequence[Pair], config: Config) -> None
             study.set_user_attr(name, value)
 
 
-def grid_of(config: Config) -> list[float]:
-    """Return the rates of a grid: evenly spaced in the logarithm, both ends of the range among them."""
-    settings = config.transfer
-    if settings.trials == 1 or settings.rate_low == settings.rate_high:
-        return [settings.middle_rate]
-    ratio = settings.rate_high / settings.rate_low
-    return [settings.rate_low * ratio ** (k / (settings.trials - 1)) for k in range(settings.trials)]
-
-
 def ask(study: optuna.Study, number: int, config: Config) -> optuna.Trial:
     """Begin the next trial: of the grid in random order, or by TPE after some log-uniform ones."""
     settings = config.transfer
@@ -193,7 +184,7 @@ def ask(study: optuna.Study, number: int, config: Config) -> optuna.Trial:
             study.sampler = always(settings.middle_rate)
     else:       # Optuna's GridSampler stops a study, which ask and tell do not allow
         tried = {trial.params.get(RATE) for trial in study.get_trials(states=(*ENDED, TrialState.RUNNING))}
-        rates = [rate for rate in grid_of(config) if rate not in tried] or grid_of(config)   # others may be at all
+        rates = [rate for rate in settings.grid_rates if rate not in tried] or settings.grid_rates   # others may be at all
         study.sampler = always(random.Random(config.seed * 10_007 + number).choice(rates))
     trial = study.ask()
     trial.set_user_attr(PROCESS, this_process())

@@ -23,7 +23,6 @@ from nanogpt.transfer.tuning import (
     Trial,
     ask,
     best_rate,
-    grid_of,
     open_study,
     pair_title,
     run_trials,
@@ -202,7 +201,7 @@ def test_tuning_reads_no_test_text_and_resumes_where_it_stopped(trained, sealed,
         (t.learning_rate, t.validation_bits_per_byte, t.state) for t in at_once]
     assert len(at_once) == 6
     if sampler == "grid":
-        assert sorted(t.learning_rate for t in at_once) == pytest.approx(grid_of(config))
+        assert sorted(t.learning_rate for t in at_once) == pytest.approx(config.transfer.grid_rates)
     assert all(config.transfer.rate_low <= t.learning_rate <= config.transfer.rate_high for t in at_once)
     losses = [t.validation_bits_per_byte for t in at_once if t.validation_bits_per_byte is not None]
     best = next(t for t in at_once if t.validation_bits_per_byte == min(losses))
