@@ -65,19 +65,19 @@ def student(freedom: int) -> float:
     return float(stdtrit(freedom, (1 + LEVEL) / 2))
 
 
-def fit_scaling(x_N: ArrayLike, y_N: ArrayLike, *, units: int | None = None) -> ScalingFit | None:
+def fit_scaling(x_N: ArrayLike, y_N: ArrayLike, *, units: int | None = None, floor: bool = True) -> ScalingFit | None:
     """Fit a curve to points of positive x and y; equal x are averaged first, so that a size counts once.
 
     It has a floor where the points identify one: at least five of them, the fit with a floor better than the power law
-    at 5 % (F test), and an exponent whose interval is inside EXPONENTS_G. Else a power law, from four points on; None
-    with fewer. Where points vary together (checkpoints of one training), `units` says how many are independent.
+    at 5 % (F test), and an exponent whose interval is inside EXPONENTS_G. Else, or without `floor`, a power law, from
+    four points on; None with fewer. Where points vary together (checkpoints of one training), `units` says how many are independent.
     """
     x, y = averaged(np.asarray(x_N, float), np.asarray(y_N, float))
     independent = len(x) if units is None else min(units, len(x))
     if independent < 2 + SPARE_POINTS:
         return None
     power = power_law(x, y, independent - 2)
-    floored = with_floor(x, y, independent - 3) if independent >= 3 + SPARE_POINTS else None
+    floored = with_floor(x, y, independent - 3) if floor and independent >= 3 + SPARE_POINTS else None
     return floored if floored is not None and is_better(power, floored) else power
 
 

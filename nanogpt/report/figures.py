@@ -11,14 +11,14 @@ from functools import partial
 
 from matplotlib.figure import Figure
 
-from nanogpt.report.plots import attribution, confidence, prompts, training, transfer, zero_shot
+from nanogpt.report.plots import attribution, confidence, prompts, scaling, training, transfer, zero_shot
 from nanogpt.report.plots.panels import paint
 from nanogpt.report.plots.vector import Drawing
 from nanogpt.report.tables import StudyTables, last_steps, own_texts
 from nanogpt.report.wording import attributed_scores, tested_value
 from nanogpt.transfer.tables import with_front
 
-LOGGING_PHASES = ("train", "evaluate", "transfer", "adapt", "attribute")
+LOGGING_PHASES = ("train", "evaluate", "transfer", "adapt", "attribute", "scale")
 PROMPTS_OF_A_PHASE = 6
 """Most prompts whose figures a phase logs; the page shows fewer, the tables hold all."""
 
@@ -153,6 +153,20 @@ FIGURES = (
         "Few-shot adaptation at the tuned (full) and the fixed (dotted) learning rate: mean bits per byte on the "
         "target's validation text, shaded from the lowest to the highest seed.",
         transfer.learning_curves, phases=("transfer", "adapt")),
+    StudyFigure(
+        "scaling_laws", "scaling", ("scaling",),
+        "Test bits per byte of models of several sizes. Left: trained with all of the text; each point is a training, at "
+        "its lowest validation loss. Middle: the largest size, trained with shares of the text. Right: all checkpoints "
+        "with all of the text, a thin line for each size. Thick lines are the fitted laws, shaded their 95 % intervals; "
+        "right, the law is that of the lowest losses for their cost.",
+        scaling.scaling_laws, phases=("scale",)),
+    StudyFigure(
+        "transfer_worth", "scaling", ("scaling_worth",),
+        "How many characters of the target a character of the source is worth: those that a model from random weights "
+        "needs beside the windows to come as low as the adapted one, for each character that the source's model read. "
+        "Hollow: a bound, where the loss is outside of what was trained from random weights. Bars: 95 % intervals over "
+        "trainings.",
+        scaling.transfer_worth, phases=("scale",)),
     StudyFigure(
         "attribution_curves", "attribution", ("attribution_summary",),
         "What the models look at over training, on all prompts, by the {scores}: how far back (distance weighted by "

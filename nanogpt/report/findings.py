@@ -33,7 +33,8 @@ def findings(tables: StudyTables) -> list[str]:
             *_of_counting(zero_shot), *_of_distances(zero_shot, tables.table("distances")),
             *author_findings(tables.table("writing")), *_of_leakage(tables.table("leakage")),
             *sentences(tables.table("stage_comparisons")), *attribution_findings(tables.table("faithfulness")),
-            *seed_map_findings(tables.table("seed_agreement"))]
+            *seed_map_findings(tables.table("seed_agreement")),
+            *scaling_findings(tables.table("scaling_fits"), tables.table("scaling_worth"))]
 
 
 def ahead_findings(comparisons: pd.DataFrame) -> Iterator[str]:
@@ -155,6 +156,33 @@ def seed_map_findings(agreement: pd.DataFrame) -> Iterator[str]:
         yield (f"Attribution maps of two trainings that differ in the seed alone agree to ρ = "
                f"{means['two seeds, final']:.2f} at the end; those of the early and the final checkpoint of one "
                f"training to {means['early and final']:.2f}.")
+
+
+def scaling_findings(fits: pd.DataFrame, worth: pd.DataFrame) -> Iterator[str]:
+    """Yield how the loss falls with the size of a model, and what another domain's text is worth by size."""
+    laws = fits[fits["law"] == "parameters"] if len(fits) else fits
+    if len(laws):
+        parts = [f"{row['exponent']:.3f} ({row['low']:.3f} to {row['high']:.3f}) on {row['domain']}"
+                 + (f" towards {row['floor']:.2f} bits per byte" if row["floor"] else "")
+                 for row in laws.to_dict("records")]
+        yield (f"From {laws['least'].min():,.0f} to {laws['most'].max():,.0f} weights in the blocks, test loss falls with "
+               f"their number to the power of {listed(parts)} (95 % intervals over sizes). That holds for one amount of "
+               "text, steps and a rule for learning rates that was not tuned for each size; it says nothing of larger "
+               "models or more text.")
+    if len(worth):
+        ends = [worth[worth["block_weights"] == end] for end in sorted({worth["block_weights"].min(),
+                                                                        worth["block_weights"].max()})]
+        yield (f"After adaptation, a character of another domain's text is worth {listed([*map(_worth, ends)])}. Pairs "
+               "share texts and the trainings from random weights, so their differences are described, not tested.")
+
+
+def _worth(rows: pd.DataFrame) -> str:
+    """Say between what the pairs of one size lie, in characters of the target."""
+    low, high = (rows.loc[place] for place in (rows["worth"].idxmin(), rows["worth"].idxmax()))
+    bounds = int((rows["bound"].fillna("") != "").sum())
+    known = f", of which {bounds} of {len(rows)} pairs are bounds" if bounds else ""
+    return (f"{low['worth']:.3f} ({low['source']} for {low['target']}) to {high['worth']:.3f} ({high['source']} for "
+            f"{high['target']}) characters of the target at {rows['size'].iloc[0]}{known}")
 
 
 def _of_training(zero_shot: pd.DataFrame) -> Iterator[str]:

@@ -34,6 +34,10 @@ def at_stages(zero_shot: pd.DataFrame) -> pd.DataFrame:
     return zero_shot[zero_shot["stage"] != ""]
 
 
+def of_chosen(scaling: pd.DataFrame) -> pd.DataFrame:
+    return scaling[scaling["chosen"]]
+
+
 @dataclass(frozen=True)
 class Numbers:
     """A table of a section: some of its columns (none named: all) and of its rows, folded away unless it is `open`."""
@@ -91,6 +95,15 @@ SECTIONS = (
     Section("transfer", "Few-shot transfer", numbers=(
         Numbers("stage_comparisons", "Stages compared"), Numbers("transfer_measures", "Measures of each transfer"),
         Numbers("transfers", "All transfers"), Numbers("trials", "All trials")), origins=("transfers",)),
+    Section("scaling", "Sizes", "Weights are those of the matrices inside the blocks. Learning rates follow from the "
+            "width by a rule and were not tuned for a size; all sizes read the same text, in several epochs. A law holds "
+            "inside what was measured.", numbers=(
+                Numbers("scaling_fits", "Fitted laws: loss = floor + coefficient · x^-exponent, with the 95 % interval "
+                                        "of the exponent", open=True),
+                Numbers("scaling_worth", "What a character of a source is worth"),
+                Numbers("scaling", "Trainings, at the lowest validation loss", rows=of_chosen),
+                Numbers("scaling_transfers", "Transfers of each size")),
+            origins=("scaling", "scaling_fits")),
     Section("attribution", "Attribution",
             "Prompts come from {prompts}. Where no other method is named, maps show the {scores}, as a share of all "
             "characters read. A gradient says how strongly a prediction would react to a small change of an input, not "

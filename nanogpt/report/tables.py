@@ -15,8 +15,9 @@ TABLES = ("corpora", "excerpts", "training", "zero_shot", "generations", "top_ch
           "transfers", "trials", "transfer_measures", "stage_comparisons", "attribution", "breakdown", "reliability",
           "baselines", "distances", "leakage", "comparisons", "zero_shot_means", "specialisation", "writing",
           "attribution_summary", "faithfulness", "deletion_curves", "seed_agreement", "method_agreement",
-          "attribution_domains", "attribution_words")
-BY_SEED = ("training", "transfers", "transfer_curves", "trials")
+          "attribution_domains", "attribution_words", "scaling", "scaling_transfers", "scaling_worth", "scaling_fits",
+          "scaling_curves")
+BY_SEED = ("training", "transfers", "transfer_curves", "trials", "scaling", "scaling_transfers")
 """Tables whose figures and measures tell seeds apart themselves."""
 SHOWN_OF_ONE_SEED = ("generations", "top_characters", "attribution", "writing")
 STAGE_ORDER = (*STAGE_SHARES, "scratch")

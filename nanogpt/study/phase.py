@@ -29,6 +29,7 @@ class Study:
     left_out: list[str] = field(default_factory=list)       # trainings that diverged, in words
     cells: Cells = field(default_factory=Cells)
     compared_stages: tuple[str, ...] = ()           # whose models every attribution method reads; none: all
+    size: str = ""          # of the models where they are one of several sizes: then none is registered
 
     @property
     def prompts(self) -> list[tuple[str, str]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from nanogpt.config import RESUME_AUTO, Config
@@ -22,6 +22,7 @@ from nanogpt.study.estimate import time_left
 from nanogpt.study.evaluate import evaluate_models
 from nanogpt.study.inputs import StudiedModel, read_prompts, text_dataset
 from nanogpt.study.phase import Phase, Study, seed_suffix
+from nanogpt.study.scale import check_sizes, scale_models
 from nanogpt.study.tables import log_figures, log_tables
 from nanogpt.study.train import train_models
 from nanogpt.study.transfer import check_grid, grid_cells, transfer_models
@@ -46,6 +47,7 @@ class StudyPhase:
     title: str
     run: Phase
     each_seed: bool = True      # whether a study with more seeds takes longer over it
+    times: Callable[[Config], int] = lambda config: 1   # how often what PHASE_SECONDS says; 0: it is no part of a study
 
 
 PHASES = (
@@ -53,9 +55,10 @@ PHASES = (
     StudyPhase("zero-shot losses and confidence of every checkpoint on every domain", evaluate_models),
     StudyPhase("few-shot transfer with tuned learning rates", transfer_models),
     StudyPhase("attribution", attribute_models, each_seed=False),
+    StudyPhase("models of several sizes", scale_models, times=lambda config: len(config.scaling.shapes)),
 )
 """To add a phase, write it in a file of this folder, its line here and what it takes below."""
-PHASE_SECONDS = {"smoke": (5, 20, 14, 8, 10), "quick": (80, 28, 34, 11, 8)}
+PHASE_SECONDS = {"smoke": (5, 20, 14, 8, 20, 10), "quick": (80, 28, 34, 11, 150, 8)}
 """What the phases, and what comes after them, took on two CPU cores: for the rest of a study only their ratios count.
 Other presets are reckoned as quick."""
 
@@ -77,10 +80,11 @@ def run_study(corpora: Mapping[str, Corpus], config: Config, resume: str = RESUM
         run.datasets(map(text_dataset, corpora.values()), "study")
         study.tables.add("corpora", (corpus.row() for corpus in corpora.values()))
         study.tables.add("excerpts", ({"domain": name, "text": corpus.excerpt()} for name, corpus in corpora.items()))
-        for number, phase in enumerate(PHASES, start=1):
+        phases = phases_of(config)
+        for number, phase in enumerate(phases, start=1):
             say_phase(number, phase.title, study, began)
             phase.run(study)
-        say_phase(len(PHASES) + 1, "tables, figures and report", study, began)
+        say_phase(len(phases) + 1, "tables, figures and report", study, began)
         claims, seconds = publish(run, study), time.monotonic() - began
         run.tags({WHOLE: "yes"})
         log.info("      done after %.0f s", seconds, extra={"share_done": 1.0})
@@ -92,15 +96,22 @@ def check_study(study: Study) -> None:
     check_memory(study.config, study.corpora.values())
     read_prompts(study.config, study.corpora)
     check_grid(study.config, study.corpora)
+    check_sizes(study)
     if study.config.analysis.joint and len(study.corpora) == 1:
         log.warning("no model of all domains together is trained: there is one domain")
+
+
+def phases_of(config: Config) -> list[StudyPhase]:
+    """List the phases that a study of this configuration has."""
+    return [phase for phase in PHASES if phase.times(config)]
 
 
 def say_phase(number: int, title: str, study: Study, began: float) -> None:
     """Say which phase begins, and how long the rest takes unless phases were read back from the store."""
     seeds, seconds = study.config.train.seeds, time.monotonic() - began
     *of_phases, after = PHASE_SECONDS.get(study.config.preset, PHASE_SECONDS["quick"])
-    weights = [*(own * (seeds if phase.each_seed else 1) for phase, own in zip(PHASES, of_phases, strict=True)), after]
+    weights = [*(own * times * (seeds if phase.each_seed else 1) for phase, own in zip(PHASES, of_phases, strict=True)
+                 if (times := phase.times(study.config))), after]
     done, share = (sum(part) / sum(weights) for part in (weights[:number - 1], weights[number - 1:number]))
     left = "" if study.cells.sentence else time_left(done, seconds)
     log.info("[%d/%d] %s · %.0f s so far%s", number, len(weights), title, seconds, f" · {left}" if left else "",

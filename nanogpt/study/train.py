@@ -26,8 +26,8 @@ from nanogpt.text.corpus import Corpus, Split, joint_corpus
 from nanogpt.tracking import registry
 from nanogpt.tracking.run import CELL, TRAININGS, TrackedRun, open_run, open_run_id
 from nanogpt.tracking.scratch import scratch_path
-from nanogpt.training.loop import Pretraining, Progress, identity_of, train_together
-from nanogpt.training.processes import handed_out, world_size
+from nanogpt.training.loop import Pretraining, Progress, identity_of, train_together, trainings_together
+from nanogpt.training.processes import handed_out
 from nanogpt.training.state import TrainingState, load_state, save_state
 
 log = logging.getLogger("nanogpt")
@@ -42,9 +42,6 @@ METRICS = {"seconds": "train/seconds", "characters_per_second": "train/character
            "loss_nats": "train/loss_nats", "learning_rate_factor": "train/learning_rate_factor",
            "validation_bits_per_byte": "validation/bits_per_byte", "validation_nats": "validation/nats_per_character"}
 """Columns of the training table, in their order, and the keys under which MLflow has them."""
-STEP_FILLS_GPU = 1e11
-"""Weights times characters of a step from which on a GPU has enough to do with one training (benchmarks/README.md)."""
-MOST_TOGETHER = 64
 
 
 @dataclass
@@ -127,12 +124,12 @@ def train_corpora(corpora: Sequence[Corpus], study: Study) -> None:
     if study.resume:
         planned = [(corpus, own) for corpus, own in planned if (corpus.name, own.seed) in study.resume]
     size = trainings_together(config, planned[0][0])
-    to_do = [(corpus, own) for corpus, own in planned if not study.cells.whole(training_digest(corpus, own))]
+    to_do = [(corpus, own) for corpus, own in planned if not study.cells.whole(training_digest(corpus, own, study.size))]
     ended: dict[tuple[str, int], EndedTraining] = {}
     for begin in range(0, len(to_do), size):
         ended |= train_group(to_do[begin:begin + size], study, len(planned), Share(begin, len(to_do)))
     for corpus, own in planned:         # tables have this order, whichever of them was read back
-        if run := study.cells.whole(training_digest(corpus, own)):
+        if run := study.cells.whole(training_digest(corpus, own, study.size)):
             ended[corpus.name, own.seed] = read_training(run, study)
         training = ended[corpus.name, own.seed]
         study.models += training.models
@@ -140,24 +137,13 @@ def train_corpora(corpora: Sequence[Corpus], study: Study) -> None:
             study.left_out.append(training.left_out)
         else:
             study.add(training.run, training.tables)
-    if not study.models:
+    if not study.models and not study.size:
         raise UserError("; ".join(study.left_out))
 
 
-def trainings_together(config: Config, corpus: Corpus) -> int:
-    """Say how many trainings run as one model; of several processes all make one training after the other."""
-    if world_size() > 1:
-        return 1
-    if config.train.train_together or resolve_device(config.device).type != "cuda":
-        return config.train.train_together or 1
-    model, characters = config.model, config.train.batch_size * config.model.block_size
-    weights = 12 * model.n_layer * model.n_embd**2 + 2 * model.n_embd * len(corpus.vocabulary)
-    return max(1, min(MOST_TOGETHER, int(STEP_FILLS_GPU / (weights * characters))))
-
-
-def training_digest(corpus: Corpus, config: Config) -> str:
+def training_digest(corpus: Corpus, config: Config, size: str = "") -> str:
     """Return the digest of the cell of a training, `config` being that with its own seed."""
-    return cell_digest("train", config, [corpus], identity_of(corpus, config))
+    return cell_digest("train", config, [corpus], identity_of(corpus, config), *filter(None, [size]))
 
 
 def read_training(run: TrackedRun, study: Study) -> EndedTraining:
@@ -167,8 +153,9 @@ def read_training(run: TrackedRun, study: Study) -> EndedTraining:
     if diverged := tables.rows.pop(DIVERGED, []):
         return EndedTraining(run, left_out=diverged[0]["reason"])
     logged = {model.checkpoint.step: (model, tags) for model, tags in logged_before(run)}
-    return EndedTraining(run, tables, staged(registered({step: model for step, (model, _) in logged.items()}, run,
-                                                        {step: tags for step, (_, tags) in logged.items()})))
+    models = {step: model for step, (model, _) in logged.items()}
+    return EndedTraining(run, tables, staged(models if study.size else registered(
+        models, run, {step: tags for step, (_, tags) in logged.items()})))
 
 
 def train_group(planned: Sequence[tuple[Corpus, Config]], study: Study, trainings: int, share: Share
@@ -199,11 +186,11 @@ def seed_title(config: Config, study: Study) -> str:
 @contextlib.contextmanager
 def open_training(corpus: Corpus, config: Config, study: Study, parent: str) -> Iterator[TrackedTraining]:
     """Open the run of a training below the run `parent`, a stopped one as it was left."""
-    digest = training_digest(corpus, config)
+    digest, of_size = training_digest(corpus, config, study.size), f" · {study.size}" if study.size else ""
     stopped = study.cells.begun(digest)
     resume = stopped.id if stopped else study.resume.get((corpus.name, config.seed), "")
-    with open_run(f"train {corpus.name}{seed_suffix(config.seed)}", config, resume, parent,
-                  **{CELL: digest}, phase="train", domain=corpus.name, first_seed=study.config.seed,
+    with open_run(f"train {corpus.name}{of_size}{seed_suffix(config.seed)}", config, resume, parent,
+                  **{CELL: digest}, phase="scale" if study.size else "train", domain=corpus.name, first_seed=study.config.seed,
                   vocabulary_sha256=corpus.vocabulary.sha256, corpus_sha256=corpus.source.sha256) as run:
         training = TrackedTraining(corpus, config, run, parent)
         if resume:
@@ -287,7 +274,7 @@ def validation_scores(trainings: Sequence[tuple[TrackedTraining, Progress]]) -> 
 def finish(training: TrackedTraining, study: Study) -> EndedTraining:
     """Log the tables and figures of a training, register and alias its models."""
     corpus, config, run, rows = training.corpus, training.config, training.run, training.rows
-    models = registered(training.models, run, training.tags)
+    models = training.models if study.size else registered(training.models, run, training.tags)
     tables, kept = Tables(), Tables()
     tables.add("corpora", [corpus.row()])
     tables.add("training", rows)
@@ -296,14 +283,20 @@ def finish(training: TrackedTraining, study: Study) -> EndedTraining:
     if not training.below:
         log_figures(run, tables, config, "train")
     validation = {row["step"]: row["validation_bits_per_byte"] for row in rows if row["step"] in models}
-    aliases = alias_all(models, validation, training, "" if config.seed == study.config.seed else
-                        f"{registry.SEED}{config.seed}")
-    registry.write_card(registry.model_name(corpus.name))
     run.describe(f"Trained on **{corpus.name}** for {config.train.max_steps} steps.\n\n"
                  f"- validation: **{rows[-1]['validation_bits_per_byte']:.3f} bits per byte**\n"
-                 f"- registered as `{registry.model_name(corpus.name)}`: "
-                 + ", ".join(f"{alias} = step {step}" for alias, step in aliases.items()))
+                 + ("" if study.size else name_models(models, validation, training, study)))
     return EndedTraining(run, keep(run, kept), staged(models))
+
+
+def name_models(models: Mapping[int, StudiedModel], validation: Mapping[int, float], training: TrackedTraining,
+                study: Study) -> str:
+    """Alias the models of a training and write their card; returns a line on what they are called."""
+    name = registry.model_name(training.corpus.name)
+    aliases = alias_all(models, validation, training, "" if training.config.seed == study.config.seed else
+                        f"{registry.SEED}{training.config.seed}")
+    registry.write_card(name)
+    return f"- registered as `{name}`: " + ", ".join(f"{alias} = step {step}" for alias, step in aliases.items())
 
 
 def leave_out(training: TrackedTraining, _: Study) -> EndedTraining:

@@ -61,7 +61,8 @@ SETTINGS_OF = {"train": {"data", "model", "train"}, TRAININGS: {"data", "model",
                "evaluate": {"data", "model", "analysis"}, "compare": {"data", "model", "analysis"},
                "writing": {"data", "model", "analysis"}, "generate": {"model", "analysis"},
                "tune": {"data", "model", "transfer"}, "transfer": {"data", "model", "transfer"},
-               "adapt": {"data", "model", "transfer"}, "analyze": {"data", "model", "analysis", "attribution"}}
+               "adapt": {"data", "model", "transfer"}, "analyze": {"data", "model", "analysis", "attribution"},
+               "scale": {"data", "model", "train", "transfer", "scaling"}}
 """The groups of settings that matter to a phase and are parameters of its run; of others all are."""
 
 

@@ -17,7 +17,7 @@ from nanogpt.config import Config
 from nanogpt.errors import require
 from nanogpt.model.checkpoint import Checkpoint, weights_of
 from nanogpt.model.device import random_stream, resolve_device, training_type
-from nanogpt.model.gpt import GPT
+from nanogpt.model.gpt import GPT, count_weights
 from nanogpt.model.skip_initialization import skip_initialization
 from nanogpt.text.corpus import Corpus
 from nanogpt.text.windows import batch_offsets
@@ -31,6 +31,10 @@ from nanogpt.training.step import make_step, release
 
 COMPILATION_PAYS = 3e14
 """Weights times characters from which on a compilation pays on a GPU: those of three trainings of `gpu`."""
+
+STEP_FILLS_GPU = 1e11
+"""Weights times characters of a step from which on a GPU has enough to do with one training (benchmarks/README.md)."""
+MOST_TOGETHER = 64
 
 
 @dataclass(frozen=True)
@@ -201,6 +205,17 @@ def train(corpus: Corpus, config: Config, resume: TrainingState | None = None, *
     """
     for (progress,) in train_together([Pretraining(corpus, config, resume)], trainings=trainings):
         yield progress
+
+
+def trainings_together(config: Config, corpus: Corpus) -> int:
+    """Say how many trainings run as one model; of several processes all make one training after the other."""
+    if world_size() > 1:
+        return 1
+    if config.train.train_together or resolve_device(config.device).type != "cuda":
+        return config.train.train_together or 1
+    characters = config.train.batch_size * config.model.block_size
+    weights = count_weights(config.model, len(corpus.vocabulary))
+    return max(1, min(MOST_TOGETHER, int(STEP_FILLS_GPU / (weights * characters))))
 
 
 def train_together(members: Sequence[Pretraining], *, trainings: int = 1) -> Iterator[list[Progress]]:

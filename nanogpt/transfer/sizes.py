@@ -55,7 +55,7 @@ def size_row(checkpoint: Checkpoint, corpus: Corpus, config: Config, share: int,
     return {"size": f"{model.n_layer}x{model.n_embd}", "n_layer": model.n_layer, "n_embd": model.n_embd,
             "n_head": model.n_head, "block_weights": block_weights(model),
             "weights": count_weights(model, len(checkpoint.vocabulary)), "domain": corpus.name,
-            "training_seed": config.seed, "one_in": share, "unique_characters": len(corpus.train),
+            "training_seed": checkpoint.notes["seed"], "one_in": share, "unique_characters": len(corpus.train),
             "max_steps": train.max_steps, "step": checkpoint.step, "characters": characters,
             "epochs": characters / len(corpus.train), "flops": characters * training_flops_per_character(model),
             "learning_rate": train.learning_rate, "matrix_learning_rate": train.matrix_learning_rate,
@@ -120,6 +120,18 @@ def take(checkpoints: Sequence[Checkpoint | None], trainings: Sequence[ShareTrai
                                         *losses))
 
 
+def checkpoint_rows(checkpoints: Sequence[Checkpoint], corpora: Mapping[str, Corpus], config: Config,
+                    together: int) -> list[Row]:
+    """Score checkpoints of one size, each trained with all of its domain's text, `together` so many at once."""
+    rows: list[Row] = []
+    for begin in range(0, len(checkpoints), together):
+        group = checkpoints[begin:begin + together]
+        own = [corpora[checkpoint.domain] for checkpoint in group]
+        losses = (scored(group, own, split, config) for split in ("validation", "test"))
+        rows += [size_row(*row[:2], config, 1, *row[2:]) for row in zip(group, own, *losses, strict=True)]
+    return rows
+
+
 def share_of(corpus: Corpus, share: int, number: int) -> Corpus:
     """Return the corpus with one in `share` of its training text, from everywhere in it."""
     return replace(corpus, train=corpus.train.share(number % share, share))
@@ -168,7 +180,7 @@ def scratch_rows(corpora: Iterable[Corpus], config: Config, together: int) -> It
                     ShareTraining(Pretraining(share_of(corpus, share, config.seed), own), share))
     for trainings in jobs.values():
         for begin in range(0, len(trainings), together):
-            for learnt in learn(trainings[begin:begin + together], to_the_end=False):
+            for learnt in learn(trainings[begin:begin + together], of_shape=len(trainings), to_the_end=False):
                 yield from learnt.rows
 
 
