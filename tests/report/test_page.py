@@ -35,7 +35,9 @@ SECTIONS_OF_TABLES = {
     "attribution": {"attribution"}, "attribution_summary": {"attribution"}, "faithfulness": {"attribution"},
     "deletion_curves": {"attribution"}, "method_agreement": {"attribution"},
     "seed_agreement": {"attribution"}, "attribution_domains": set(),
-    "attribution_words": set(), "generations": {"generations"}, "writing": {"generations"}}
+    "attribution_words": set(), "generations": {"generations"}, "writing": {"generations"},
+    "scaling": {"scaling"}, "scaling_transfers": {"scaling"}, "scaling_worth": {"scaling"}, "scaling_fits": {"scaling"},
+    "scaling_curves": set()}
 
 
 class Page(HTMLParser):

@@ -10,6 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from nanogpt.config import ATTRIBUTION_BASELINES, ATTRIBUTION_METHODS, STRONGEST_COUNTS
+from nanogpt.transfer.scaling import fitted_laws, worth_rows
 from nanogpt.transfer.tables import cell_measures, run_measures, stage_comparisons
 
 DOMAINS = ("shakespeare", "wikipedia", "math")
@@ -40,7 +41,7 @@ def complete_tables(domains: tuple[str, ...] = DOMAINS, methods: tuple[str, ...]
     """Make every table that a report can be made of; the first of `methods` reads every prompt."""
     tables = make_tables(domains)
     return (tables | evaluation_tables(domains) | transfer_tables(domains, shots=(4, 16))
-            | attribution_tables(domains, methods)
+            | attribution_tables(domains, methods) | scaling_tables(domains)
             | {"zero_shot": with_calibration(tables["zero_shot"]),
                "attribution": tables["attribution"].assign(method=methods[0])})
 
@@ -119,6 +120,29 @@ def attribution_tables(domains: tuple[str, ...] = DOMAINS, methods: tuple[str, .
     new = {"attribution_summary": summary, "faithfulness": faithfulness, "deletion_curves": curves,
            "method_agreement": alike, "seed_agreement": seeds, "attribution_domains": apart, "attribution_words": parts}
     return {name: pd.DataFrame(rows) for name, rows in new.items()}
+
+
+def scaling_tables(domains: tuple[str, ...] = DOMAINS) -> Tables:
+    """Make the tables of five sizes: loss is a power of weights and of text, and transfers are worth less with size."""
+    sizes = [(layers, width, 12 * layers * width**2) for layers, width in
+             ((2, 64), (3, 96), (4, 128), (6, 256), (6, 384))]
+    rows = [{"size": f"{layers}x{width}", "block_weights": weights, "domain": domain, "training_seed": seed,
+             "one_in": share, "unique_characters": 10**6 // share, "max_steps": 600, "step": step,
+             "flops": 6 * weights * step * 16_384, "validation_bits_per_byte": bits, "test_bits_per_byte": bits,
+             "chosen": step == 600}
+            for layers, width, weights in sizes for i, domain in enumerate(domains) for seed in (1, 2)
+            for share in (1, 4, 16, 64) for step in (0, 150, 600)
+            for bits in [(8 + i / 9 + seed / 99) * weights**-0.08 * share**0.1 * (1.5 if step < 600 else 1)]]
+    transfers = [{"size": f"{layers}x{width}", "block_weights": weights, "source": source, "target": target,
+                  "training_seed": seed, "test_bits_per_byte": 3.0, "source_characters": 10**6,
+                  "transferred_characters": 10**9 / weights + seed, "worth": 1000 / weights + seed / 10**6,
+                  "bound": "more than" if width == 64 else ""}
+                 for layers, width, weights in sizes for source, target in itertools.permutations(domains, 2)
+                 for seed in (1, 2)]
+    scaling, worth = pd.DataFrame(rows), pd.DataFrame(worth_rows(pd.DataFrame(transfers)))
+    fits, curves = fitted_laws(scaling, worth)
+    return {"scaling": scaling, "scaling_transfers": pd.DataFrame(transfers), "scaling_worth": worth,
+            "scaling_fits": pd.DataFrame(fits), "scaling_curves": pd.DataFrame(curves)}
 
 
 def prompt_of(domain: str) -> str:
