@@ -1,12 +1,12 @@
 """Models of several sizes on the full texts: trainings, shares of each text, transfers; then the laws over all tables.
 
-    python benchmarks/scaling.py train --out tables --sizes 2x64,3x96,4x128 --text a.txt b.txt c.txt --seeds 3
+    python benchmarks/scaling.py train --out tables --sizes 2x64,3x96,4x128 --text a.txt b.txt c.txt
     python benchmarks/scaling.py fit --out figures --tables tables more_tables --held-out 10x1024
 
-It needs torch, numpy, scipy and pandas alone (`fit` draws where matplotlib is there). Each size has its own tables,
-written when it is done, so that sizes may be trained by several commands on one or more machines. Settings are those of
-a preset with changes (`--set dropout=0.1`); what follows from a size is in nanogpt/training/sizes.py. Sizes `--held-out`
-are not fitted: what the laws say of them is printed beside what was measured.
+It needs torch, numpy, scipy and pandas alone. Each size has its own tables, written when it is done, so that sizes may
+be trained by several commands on one or more machines. Settings are those of a preset with changes (`--set
+dropout=0.1`); what follows from a size is in nanogpt/training/sizes.py. Sizes `--held-out` are not fitted: what the
+laws say of them is printed beside what was measured.
 """
 
 from __future__ import annotations
@@ -74,7 +74,8 @@ def train_sizes(options: argparse.Namespace) -> None:
     chosen = {name: corpora[name] for name in names}
     for shape in config.scaling.shapes:
         began = time.perf_counter()
-        for table, rows in size_tables(shape, chosen, config, options.seeds, transfers=not options.no_transfers).items():
+        tables = size_tables(shape, chosen, config, options.seeds, transfers=not options.no_transfers)
+        for table, rows in tables.items():
             pd.DataFrame(rows).to_csv(options.out / f"{shape.name}_{table}.csv", index=False)
         memory = torch.cuda.max_memory_allocated() / 2**30 if torch.cuda.is_available() else 0.0
         print(f"{shape.name}: {time.perf_counter() - began:.1f} s in all, peak {memory:.1f} GiB", flush=True)
@@ -82,7 +83,7 @@ def train_sizes(options: argparse.Namespace) -> None:
 
 def size_tables(shape: Shape, corpora: Mapping[str, Corpus], config: Config, seeds: int, *, transfers: bool,
                 ) -> dict[str, list[Row]]:
-    """Train a size on all texts with all seeds, then on shares of them; adapt the best checkpoints and untrained ones."""
+    """Train a size on all texts with all seeds, then on shares; adapt the best checkpoints and untrained ones."""
     config, started = sized(config, shape), time.perf_counter()
     first = next(iter(corpora.values()))
     together = trainings_together(config, first)

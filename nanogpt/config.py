@@ -374,8 +374,8 @@ def read_shape(text: str) -> Shape:
 class ScalingConfig:
     """Models of several sizes, beside those that the rest of a study reads."""
 
-    sizes: str = knob("", "shapes whose losses and transfers are compared, <layers>x<width> or <layers>x<width>x<heads>, "
-                          "comma-separated, as 2x64,3x96,4x128,6x256,6x384; empty: none")
+    sizes: str = knob("", "shapes whose losses and transfers are compared, comma-separated <layers>x<width> or "
+                          "<layers>x<width>x<heads>, as 2x64,3x96,4x128,6x256,6x384; empty: none")
     size_checkpoints: int = knob(4, "checkpoints after step 0 of a training of one of the sizes")
 
     def __post_init__(self) -> None:

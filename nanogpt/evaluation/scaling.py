@@ -65,12 +65,14 @@ def student(freedom: int) -> float:
     return float(stdtrit(freedom, (1 + LEVEL) / 2))
 
 
-def fit_scaling(x_N: ArrayLike, y_N: ArrayLike, *, units: int | None = None, floor: bool = True) -> ScalingFit | None:
+def fit_scaling(x_N: ArrayLike, y_N: ArrayLike, *, units: int | None = None,
+                floor: bool = True) -> ScalingFit | None:
     """Fit a curve to points of positive x and y; equal x are averaged first, so that a size counts once.
 
     It has a floor where the points identify one: at least five of them, the fit with a floor better than the power law
     at 5 % (F test), and an exponent whose interval is inside EXPONENTS_G. Else, or without `floor`, a power law, from
-    four points on; None with fewer. Where points vary together (checkpoints of one training), `units` says how many are independent.
+    four points on; None with fewer. Where points vary together (checkpoints of one training), `units` says how many are
+    independent.
     """
     x, y = averaged(np.asarray(x_N, float), np.asarray(y_N, float))
     independent = len(x) if units is None else min(units, len(x))

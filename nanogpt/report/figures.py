@@ -155,10 +155,10 @@ FIGURES = (
         transfer.learning_curves, phases=("transfer", "adapt")),
     StudyFigure(
         "scaling_laws", "scaling", ("scaling",),
-        "Test bits per byte of models of several sizes. Left: trained with all of the text; each point is a training, at "
-        "its lowest validation loss. Middle: the largest size, trained with shares of the text. Right: all checkpoints "
-        "with all of the text, a thin line for each size. Thick lines are the fitted laws, shaded their 95 % intervals; "
-        "right, the law is that of the lowest losses for their cost.",
+        "Test bits per byte of models of several sizes. Left: trained with all of the text; each point is a training, "
+        "at its lowest validation loss. Middle: the largest size, trained with shares of the text. Right: all "
+        "checkpoints with all of the text, a thin line for each size. Thick lines are the fitted laws, shaded their "
+        "95 % intervals; right, the law is that of the lowest losses for their cost.",
         scaling.scaling_laws, phases=("scale",)),
     StudyFigure(
         "transfer_worth", "scaling", ("scaling_worth",),

@@ -165,10 +165,10 @@ def scaling_findings(fits: pd.DataFrame, worth: pd.DataFrame) -> Iterator[str]:
         parts = [f"{row['exponent']:.3f} ({row['low']:.3f} to {row['high']:.3f}) on {row['domain']}"
                  + (f" towards {row['floor']:.2f} bits per byte" if row["floor"] else "")
                  for row in laws.to_dict("records")]
-        yield (f"From {laws['least'].min():,.0f} to {laws['most'].max():,.0f} weights in the blocks, test loss falls with "
-               f"their number to the power of {listed(parts)} (95 % intervals over sizes). That holds for one amount of "
-               "text, steps and a rule for learning rates that was not tuned for each size; it says nothing of larger "
-               "models or more text.")
+        yield (f"From {laws['least'].min():,.0f} to {laws['most'].max():,.0f} weights in the blocks, test loss falls "
+               f"with their number to the power of {listed(parts)} (95 % intervals over sizes). That holds for one "
+               "amount of text, one number of steps and a rule for learning rates that was not tuned for each size; it "
+               "says nothing of larger models or more text.")
     if len(worth):
         ends = [worth[worth["block_weights"] == end] for end in sorted({worth["block_weights"].min(),
                                                                         worth["block_weights"].max()})]

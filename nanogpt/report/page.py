@@ -96,10 +96,10 @@ SECTIONS = (
         Numbers("stage_comparisons", "Stages compared"), Numbers("transfer_measures", "Measures of each transfer"),
         Numbers("transfers", "All transfers"), Numbers("trials", "All trials")), origins=("transfers",)),
     Section("scaling", "Sizes", "Weights are those of the matrices inside the blocks. Learning rates follow from the "
-            "width by a rule and were not tuned for a size; all sizes read the same text, in several epochs. A law holds "
-            "inside what was measured.", numbers=(
-                Numbers("scaling_fits", "Fitted laws: loss = floor + coefficient · x^-exponent, with the 95 % interval "
-                                        "of the exponent", open=True),
+            "width by a rule and were not tuned for a size; all sizes read the same text, in several epochs. A law "
+            "holds inside what was measured.", numbers=(
+                Numbers("scaling_fits", "Fitted laws: floor + coefficient · x^-exponent, with the exponent's 95 % "
+                                        "interval", open=True),
                 Numbers("scaling_worth", "What a character of a source is worth"),
                 Numbers("scaling", "Trainings, at the lowest validation loss", rows=of_chosen),
                 Numbers("scaling_transfers", "Transfers of each size")),

@@ -124,7 +124,8 @@ def train_corpora(corpora: Sequence[Corpus], study: Study) -> None:
     if study.resume:
         planned = [(corpus, own) for corpus, own in planned if (corpus.name, own.seed) in study.resume]
     size = trainings_together(config, planned[0][0])
-    to_do = [(corpus, own) for corpus, own in planned if not study.cells.whole(training_digest(corpus, own, study.size))]
+    to_do = [(corpus, own) for corpus, own in planned
+             if not study.cells.whole(training_digest(corpus, own, study.size))]
     ended: dict[tuple[str, int], EndedTraining] = {}
     for begin in range(0, len(to_do), size):
         ended |= train_group(to_do[begin:begin + size], study, len(planned), Share(begin, len(to_do)))
@@ -186,11 +187,13 @@ def seed_title(config: Config, study: Study) -> str:
 @contextlib.contextmanager
 def open_training(corpus: Corpus, config: Config, study: Study, parent: str) -> Iterator[TrackedTraining]:
     """Open the run of a training below the run `parent`, a stopped one as it was left."""
-    digest, of_size = training_digest(corpus, config, study.size), f" · {study.size}" if study.size else ""
+    digest = training_digest(corpus, config, study.size)
     stopped = study.cells.begun(digest)
     resume = stopped.id if stopped else study.resume.get((corpus.name, config.seed), "")
-    with open_run(f"train {corpus.name}{of_size}{seed_suffix(config.seed)}", config, resume, parent,
-                  **{CELL: digest}, phase="scale" if study.size else "train", domain=corpus.name, first_seed=study.config.seed,
+    name, phase = ((f"train {corpus.name} · {study.size}", "scale") if study.size else
+                   (f"train {corpus.name}", "train"))
+    with open_run(f"{name}{seed_suffix(config.seed)}", config, resume, parent,
+                  **{CELL: digest}, phase=phase, domain=corpus.name, first_seed=study.config.seed,
                   vocabulary_sha256=corpus.vocabulary.sha256, corpus_sha256=corpus.source.sha256) as run:
         training = TrackedTraining(corpus, config, run, parent)
         if resume:

@@ -11,11 +11,11 @@ def sized(config: Config, shape: Shape) -> Config:
     """Return the configuration of a size: its shape, and the learning rates that follow from its width.
 
     The rates of `config` belong to its own width, and a size of that width keeps them. AdamW's rate, of embedding, head
-    and vectors, goes with the inverse square root of the width (as in nanochat, github.com/karpathy/nanochat, `gpt.py`):
-    between what maximal updates ask of an embedding, none, and of a head, the inverse of the width (Yang et al. 2022,
-    arXiv:2203.03466, table 8). Muon's stays: its update of a matrix has a spectral norm that depends on the ratio of its
-    sides alone, which keeps a change of the outputs the same at all widths (Yang, Simon & Bernstein 2023,
-    arXiv:2310.17813). Nothing follows from the depth, and nothing is tuned for a size.
+    and vectors, goes with the inverse square root of the width (as in nanochat, github.com/karpathy/nanochat,
+    `gpt.py`): between what maximal updates ask of an embedding, none, and of a head, the inverse of the width (Yang et
+    al. 2022, arXiv:2203.03466). Muon's stays: the spectral norm of its update depends on the ratio of a matrix's sides
+    alone, which keeps a change of the outputs the same at all widths (Yang, Simon & Bernstein 2023, arXiv:2310.17813).
+    Nothing follows from the depth, and nothing is tuned for a size.
     """
     model, train = config.model, config.train
     rate = train.learning_rate * (model.n_embd / shape.n_embd) ** 0.5

@@ -14,8 +14,7 @@ from nanogpt.transfer.measures import effective_data_transferred
 from nanogpt.transfer.sizes import SCRATCH
 
 PARAMETERS, CHARACTERS, COMPUTE, TRANSFER = "parameters", "characters", "compute", "transferred"
-"""The laws: loss over weights of the blocks, over characters of the text, over operations; effective data over
-weights."""
+"""The laws: loss over weights of the blocks, characters of the text, operations; effective data over weights."""
 X = {PARAMETERS: "block_weights", CHARACTERS: "unique_characters", COMPUTE: "flops", TRANSFER: "block_weights"}
 MORE_THAN, LESS_THAN = "more than", "less than"
 
@@ -24,9 +23,9 @@ def with_worth(transfers: Iterable[Row], scratch: pd.DataFrame) -> Iterator[Row]
     """Add to each transfer how many characters of its target models from scratch need for the same loss, and more.
 
     `scratch` are rows of trainings (transfer/sizes.py). `effective_characters` is D_E of Hernandez et al. 2021
-    (arXiv:2102.01293), `transferred_characters` D_T = D_E - D_F, and `worth` of one character of the source D_T over the
-    characters that it read. Where no training from scratch came as low, or the one with least text came lower, they are
-    those of the most or the least text, and `bound` says so.
+    (arXiv:2102.01293), `transferred_characters` D_T = D_E - D_F, and the `worth` of a character of the source D_T over
+    the characters that it read. Where no training from scratch came as low, or the one with least text came lower, they
+    are those of the most or the least text, and `bound` says so.
     """
     curves = {key: rows.groupby("unique_characters")["test_bits_per_byte"].mean()
               for key, rows in scratch[scratch["chosen"]].groupby(["size", "domain"])}

@@ -206,8 +206,8 @@ def transfer_rows(models: Sequence[Checkpoint], corpora: Mapping[str, Corpus], c
             keep_better(best, member, points)
     before = scored_in_parts(pairs, size, config)
     found = [best[model.sha256, corpus.name] for model, corpus in pairs]
-    after = scored_in_parts([(adapted, corpus) for (_, _, adapted), (_, corpus) in zip(found, pairs, strict=True)], size,
-                            config)
+    after = scored_in_parts([(adapted, corpus) for (_, _, adapted), (_, corpus) in zip(found, pairs, strict=True)],
+                            size, config)
     return [transfer_row(model, corpus, config) | {
         "learning_rate": rate, "steps": adapted.step, "zero_shot_bits_per_byte": zero_shot,
         "validation_bits_per_byte": validation, "test_bits_per_byte": test}

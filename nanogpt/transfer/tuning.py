@@ -184,7 +184,8 @@ def ask(study: optuna.Study, number: int, config: Config) -> optuna.Trial:
             study.sampler = always(settings.middle_rate)
     else:       # Optuna's GridSampler stops a study, which ask and tell do not allow
         tried = {trial.params.get(RATE) for trial in study.get_trials(states=(*ENDED, TrialState.RUNNING))}
-        rates = [rate for rate in settings.grid_rates if rate not in tried] or settings.grid_rates   # others may be at all
+        untried = [rate for rate in settings.grid_rates if rate not in tried]
+        rates = untried or settings.grid_rates      # others may be at all
         study.sampler = always(random.Random(config.seed * 10_007 + number).choice(rates))
     trial = study.ask()
     trial.set_user_attr(PROCESS, this_process())

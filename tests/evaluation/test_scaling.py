@@ -1,4 +1,4 @@
-"""Fitted scaling laws: exact on curves without noise, like scipy's on others, and intervals that hold as often as said."""
+"""Fitted scaling laws: exact without noise, like scipy's with it, and intervals that hold as often as said."""
 
 from __future__ import annotations
 

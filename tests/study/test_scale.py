@@ -1,4 +1,4 @@
-"""The scaling phase: every size has its trainings and its tables, nothing is registered, and it goes on where it stopped."""
+"""The scaling phase: every size has its trainings and tables, none is registered, and it goes on where it stopped."""
 
 from __future__ import annotations
 
