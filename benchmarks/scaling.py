@@ -136,7 +136,8 @@ def fit_tables(options: argparse.Namespace) -> None:
 def say_held_out(rows: pd.DataFrame, fits: pd.DataFrame) -> None:
     """Print what the law of parameters says of each size that was not fitted beside what it came to."""
     laws = fits[fits["law"] == "parameters"].set_index("domain")
-    for (size, domain), part in rows[rows["one_in"] == 1].groupby(["size", "domain"]):
+    known = rows[(rows["one_in"] == 1) & rows["domain"].isin(laws.index)]
+    for (size, domain), part in known.groupby(["size", "domain"]):
         law, weights = laws.loc[domain], part["block_weights"].iloc[0]
         said_by_law = law["floor"] + law["coefficient"] * weights ** -law["exponent"]
         print(f"held out: {size} ({weights:,} weights) on {domain}: {part['test_bits_per_byte'].mean():.4f} bits per "

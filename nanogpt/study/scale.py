@@ -9,6 +9,7 @@ from dataclasses import replace
 import pandas as pd
 
 from nanogpt.config import Config, Shape
+from nanogpt.errors import UserError
 from nanogpt.report.findings import scaling_findings
 from nanogpt.study.cells import run_cell
 from nanogpt.study.checks import check_memory
@@ -34,14 +35,17 @@ def scale_models(study: Study) -> None:
         models = train_size(shape, study)
         if models:
             measure_size(shape, models, study)
-    if study.tables.rows["scaling"]:
+    if study.tables.rows.get("scaling"):
         fit_laws(study)
 
 
 def check_sizes(study: Study) -> None:
     """Raise UserError for a size that a later phase could not train."""
     for shape in study.config.scaling.shapes:
-        check_memory(sized(study.config, shape), study.corpora.values())
+        try:
+            check_memory(sized(study.config, shape), study.corpora.values())
+        except UserError as error:
+            raise UserError(f"sizes must be shapes that can be trained here, got {shape.name!r} ({error})") from None
 
 
 def train_size(shape: Shape, study: Study) -> list[StudiedModel]:

@@ -144,10 +144,9 @@ def shares(corpus: Corpus, config: Config) -> list[int]:
     windows at the least.
     """
     least = max(2 * config.model.block_size + 2, given_characters(config) // LESS_TEXT)
-    found, share = [], LESS_TEXT
-    while len(corpus.train) // share >= least:
+    found: list[int] = []
+    while len(share_of(corpus, share := LESS_TEXT ** (1 + len(found)), config.seed).train) >= least:
         found.append(share)
-        share *= LESS_TEXT
     return found
 
 
