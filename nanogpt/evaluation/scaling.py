@@ -42,7 +42,7 @@ class ScalingFit:
     points: int
     least: float
     most: float
-    covariance: Floats          # of log(coefficient), exponent and, where there is one, floor
+    covariance: Floats          # of log(coefficient) in the middle of the range, exponent and, with a floor, that
 
     @property
     def has_floor(self) -> bool:
@@ -55,10 +55,15 @@ class ScalingFit:
         """Return the 95 % interval of the curve itself at each x, by the linearised fit."""
         x, y = np.asarray(x_K, float), self.at(x_K)
         share = (y - self.floor) / y
-        columns = [share, -np.log(x) * share, 1 / y][:len(self.covariance)]
+        columns = [share, -np.log(x / centre([self.least, self.most])) * share, 1 / y][:len(self.covariance)]
         slopes = np.stack(columns, axis=1)
         half = student(self.freedom) * np.sqrt(np.einsum("ki,ij,kj->k", slopes, self.covariance, slopes).clip(min=0))
         return y * np.exp(-half), y * np.exp(half)
+
+
+def centre(x_N: ArrayLike) -> float:
+    """Return the middle of a range on a logarithmic scale."""
+    return float(np.sqrt(np.min(x_N) * np.max(x_N)))
 
 
 def student(freedom: int) -> float:
@@ -93,13 +98,15 @@ def averaged(x_N: Floats, y_N: Floats) -> tuple[Floats, Floats]:
 
 def power_law(x: Floats, y: Floats, freedom: int) -> ScalingFit:
     """Fit log y = log coefficient - exponent · log x."""
-    slopes = np.stack([np.ones_like(x), -np.log(x)], axis=1)
+    middle = centre(x)
+    slopes = np.stack([np.ones_like(x), -np.log(x / middle)], axis=1)
     (log_coefficient, exponent), *_ = np.linalg.lstsq(slopes, np.log(y), rcond=None)
     variance = float(((np.log(y) - slopes @ (log_coefficient, exponent)) ** 2).sum()) / freedom
     covariance = variance * np.linalg.inv(slopes.T @ slopes)
     half = student(freedom) * float(np.sqrt(covariance[1, 1]))
-    return ScalingFit(float(exponent), float(exponent) - half, float(exponent) + half, float(np.exp(log_coefficient)),
-                      0.0, variance**0.5, freedom, len(x), float(x[0]), float(x[-1]), covariance)
+    coefficient = float(np.exp(log_coefficient)) * middle ** float(exponent)
+    return ScalingFit(float(exponent), float(exponent) - half, float(exponent) + half, coefficient, 0.0,
+                      variance**0.5, freedom, len(x), float(x[0]), float(x[-1]), covariance)
 
 
 def with_floor(x: Floats, y: Floats, freedom: int) -> ScalingFit | None:
@@ -109,45 +116,44 @@ def with_floor(x: Floats, y: Floats, freedom: int) -> ScalingFit | None:
     alone. Its interval are the exponents at which that sum is not above the least one by more than Student's t² allows
     (profile likelihood; Bates & Watts 1988, Nonlinear Regression Analysis, chapter 6).
     """
-    centre = float(np.exp(np.log(x).mean()))
-
-    def solved(exponent: float) -> tuple[float, float, float]:
-        return floor_and_coefficient(x / centre, y, exponent)
+    middle = centre(x)
 
     def squares(exponent: float) -> float:
-        return solved(exponent)[2]
+        return float(profile(x / middle, y, np.array([exponent]))[2][0])
 
-    profile_G = np.array([squares(exponent) for exponent in EXPONENTS_G])
-    place = int(profile_G.argmin())
+    squares_G = profile(x / middle, y, EXPONENTS_G)[2]
+    place = int(squares_G.argmin())
     if not 0 < place < len(EXPONENTS_G) - 1:
         return None
     around = EXPONENTS_G[place - 1], EXPONENTS_G[place + 1]
     exponent = float(minimize_scalar(squares, bounds=around, method="bounded", options={"xatol": 1e-10}).x)
-    floor, scaled, least = solved(exponent)
+    floor, scaled, least = (float(values[0]) for values in profile(x / middle, y, np.array([exponent])))
     limit = least * (1 + student(freedom) ** 2 / freedom) + TINY
-    above = profile_G > limit
-    if floor <= 0 or not above[:place].any() or not above[place + 1:].any():
+    above_G = squares_G > limit
+    if floor <= 0 or not above_G[:place].any() or not above_G[place + 1:].any():
         return None
-    outside = EXPONENTS_G[:place][above[:place]][-1], EXPONENTS_G[place + 1:][above[place + 1:]][0]
+    outside = EXPONENTS_G[:place][above_G[:place]][-1], EXPONENTS_G[place + 1:][above_G[place + 1:]][0]
     low, high = (float(brentq(lambda tried: squares(tried) - limit, *sorted((exponent, end)))) for end in outside)
-    coefficient = scaled * centre**exponent
-    return ScalingFit(exponent, low, high, coefficient, floor, (least / freedom) ** 0.5, freedom, len(x), float(x[0]),
-                      float(x[-1]), floor_covariance(x, y, exponent, floor, least / freedom))
+    return ScalingFit(exponent, low, high, scaled * middle**exponent, floor, (least / freedom) ** 0.5, freedom, len(x),
+                      float(x[0]), float(x[-1]), floor_covariance(x, y, exponent, floor, least / freedom))
 
 
-def floor_and_coefficient(x: Floats, y: Floats, exponent: float) -> tuple[float, float, float]:
-    """Return floor >= 0, coefficient and the sum of squared relative residuals of the best fit with this exponent."""
-    columns = np.stack([1 / y, x**-exponent / y], axis=1)
-    (floor, coefficient), *_ = np.linalg.lstsq(columns, np.ones_like(y), rcond=None)
-    if floor < 0:
-        floor, coefficient = 0.0, columns[:, 1].sum() / (columns[:, 1] ** 2).sum()
-    return float(floor), float(coefficient), float(((columns @ (floor, coefficient) - 1) ** 2).sum())
+def profile(x: Floats, y: Floats, exponents_G: Floats) -> tuple[Floats, Floats, Floats]:
+    """Return floor >= 0, coefficient and the sum of squared relative residuals of the best fit with each exponent."""
+    one_N, power_GN = 1 / y, x ** -exponents_G[:, None] / y
+    both_G, squared_G, sum_G = power_GN @ one_N, (power_GN**2).sum(1), power_GN.sum(1)
+    ones, total = (one_N**2).sum(), one_N.sum()
+    floor_G = (total * squared_G - sum_G * both_G) / (ones * squared_G - both_G**2)
+    floor_G = floor_G.clip(min=0)
+    coefficient_G = (sum_G - floor_G * both_G) / squared_G
+    residual_GN = floor_G[:, None] * one_N + coefficient_G[:, None] * power_GN - 1
+    return floor_G, coefficient_G, (residual_GN**2).sum(1)
 
 
 def floor_covariance(x: Floats, y: Floats, exponent: float, floor: float, variance: float) -> Floats:
-    """Return the covariance of log(coefficient), exponent and floor by the linearised fit."""
-    fitted = (y - floor).clip(min=TINY)
-    slopes = np.stack([fitted / y, -np.log(x) * fitted / y, 1 / y], axis=1)
+    """Return the covariance of log(coefficient) in the middle, exponent and floor by the linearised fit."""
+    share = 1 - floor / y
+    slopes = np.stack([share, -np.log(x / centre(x)) * share, 1 / y], axis=1)
     return variance * np.linalg.pinv(slopes.T @ slopes)
 
 
