@@ -170,19 +170,20 @@ def scaling_findings(fits: pd.DataFrame, worth: pd.DataFrame) -> Iterator[str]:
                "amount of text, one number of steps and a rule for learning rates that was not tuned for each size; it "
                "says nothing of larger models or more text.")
     if len(worth):
-        ends = [worth[worth["block_weights"] == end] for end in sorted({worth["block_weights"].min(),
-                                                                        worth["block_weights"].max()})]
-        yield (f"After adaptation, a character of another domain's text is worth {listed([*map(_worth, ends)])}. Pairs "
-               "share texts and the trainings from random weights, so their differences are described, not tested.")
+        ends = {worth["block_weights"].min(), worth["block_weights"].max()}
+        told = " ".join(_worth(worth[worth["block_weights"] == end]) for end in sorted(ends))
+        yield (f"{told} Pairs share texts and the trainings from random weights, so their differences are described, "
+               "not tested.")
 
 
 def _worth(rows: pd.DataFrame) -> str:
     """Say between what the pairs of one size lie, in characters of the target."""
     low, high = (rows.loc[place] for place in (rows["worth"].idxmin(), rows["worth"].idxmax()))
     bounds = int((rows["bound"].fillna("") != "").sum())
-    known = f", of which {bounds} of {len(rows)} pairs are bounds" if bounds else ""
-    return (f"{low['worth']:.3f} ({low['source']} for {low['target']}) to {high['worth']:.3f} ({high['source']} for "
-            f"{high['target']}) characters of the target at {rows['size'].iloc[0]}{known}")
+    known = f"; {bounds} of {len(rows)} pairs are bounds" if bounds else ""
+    return (f"At {rows['size'].iloc[0]} a character of the source is worth {low['worth']:.3f} ({low['source']} for "
+            f"{low['target']}) to {high['worth']:.3f} ({high['source']} for {high['target']}) of the target, after "
+            f"adaptation{known}.")
 
 
 def _of_training(zero_shot: pd.DataFrame) -> Iterator[str]:

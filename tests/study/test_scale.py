@@ -27,7 +27,7 @@ def study(models: str, corpora: dict[str, Corpus], tiny_config: Config) -> Study
     config = replace(
         tiny_config, scaling=ScalingConfig(SIZES, size_checkpoints=1),
         train=replace(tiny_config.train, max_steps=12, log_every=6),
-        transfer=replace(tiny_config.transfer, trials=1, transfer_steps=2, curve_points=1, shots=64),
+        transfer=replace(tiny_config.transfer, trials=1, transfer_steps=2, curve_points=1, shots=400),
         analysis=replace(tiny_config.analysis, eval_characters=512))
     return Study(config, {name: corpora[name] for name in ("shakespeare", "math")})
 

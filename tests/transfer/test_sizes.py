@@ -30,7 +30,8 @@ from nanogpt.transfer.sizes import (
 
 @pytest.fixture(scope="module")
 def config(tiny_config: Config) -> Config:
-    light = replace(tiny_config, train=replace(tiny_config.train, max_steps=40),
+    light = replace(tiny_config, train=replace(tiny_config.train, max_steps=40, log_every=40),
+                    analysis=replace(tiny_config.analysis, eval_characters=1024),
                     transfer=replace(tiny_config.transfer, trials=2, transfer_steps=4, rate_low=1e-3))
     return sized(light, read_shape("1x32"))
 
@@ -67,7 +68,7 @@ def test_rows_of_trainings_do_not_depend_on_how_they_are_made(corpora: dict[str,
 
 
 def test_a_training_with_little_text_is_given_up_past_its_best(corpora: dict[str, Corpus], config: Config) -> None:
-    own = replace(config, train=replace(config.train, max_steps=200, checkpoints=20))
+    own = replace(config, train=replace(config.train, max_steps=100, checkpoints=12))
     training = ShareTraining(Pretraining(share_of(corpora["math"], 256, 0), own), 256)
     cut, whole = (learn([training], to_the_end=to_the_end)[0] for to_the_end in (False, True))
     assert cut.is_past_its_best and len(cut.rows) < len(whole.rows)
@@ -89,6 +90,7 @@ def test_transfers_are_of_each_model_to_each_other_text_and_no_worse_than_no_ste
 
 
 def test_with_less_text_a_model_from_random_weights_is_worse(corpora: dict[str, Corpus], config: Config) -> None:
+    config = replace(config, transfer=replace(config.transfer, shots=64))
     rows = list(scratch_rows([corpora["math"]], config, 1))
     choose(rows)
     chosen = pd.DataFrame(rows).query("chosen").set_index("one_in")["test_bits_per_byte"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -33,8 +35,7 @@ def scaling_laws(tables: StudyTables) -> Figure:
     name_axes(by_characters, f"size {largest}", "characters of the text", "")
     name_axes(by_compute, "along the trainings", "operations", "")
     for axes in (by_weights, by_characters, by_compute):
-        axes.set_xscale("log")
-        decade_ticks(axes.xaxis)
+        _in_logarithms(axes)
     add_legend(figure, styles)
     return figure
 
@@ -57,6 +58,12 @@ def _draw_law(axes: Axes, curves: pd.DataFrame, names: dict[str, str], style: Li
     axes.fill_between(line["x"], line["low"], line["high"], color=style.color, alpha=0.15, linewidth=0)
 
 
+def _in_logarithms(axes: Axes) -> None:
+    if math.isfinite(axes.dataLim.minposx):         # else nothing is drawn
+        axes.set_xscale("log")
+        decade_ticks(axes.xaxis)
+
+
 def transfer_worth(tables: StudyTables) -> Figure:
     """Draw over the weights what a character of each source is worth for each target; hollow where it is a bound."""
     worth = tables.table("scaling_worth")
@@ -75,8 +82,7 @@ def transfer_worth(tables: StudyTables) -> Figure:
             known = rows.dropna(subset=["low", "high"])
             axes.vlines(known["block_weights"], known["low"].astype(float), known["high"].astype(float),
                         color=style.color, linewidth=1)
-        axes.set_xscale("log")
-        decade_ticks(axes.xaxis)
+        _in_logarithms(axes)
         name_axes(axes, f"for {target}", "weights in the blocks", "characters of the target")
     add_legend(figure, styles, "a character of")
     return figure
