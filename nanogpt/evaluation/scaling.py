@@ -154,7 +154,7 @@ def floor_covariance(x: Floats, y: Floats, exponent: float, floor: float, varian
     """Return the covariance of log(coefficient) in the middle, exponent and floor by the linearised fit."""
     share = 1 - floor / y
     slopes = np.stack([share, -np.log(x / centre(x)) * share, 1 / y], axis=1)
-    return variance * np.linalg.pinv(slopes.T @ slopes)
+    return np.asarray(variance * np.linalg.pinv(slopes.T @ slopes), float)
 
 
 def is_better(power: ScalingFit, floored: ScalingFit) -> bool:

@@ -178,7 +178,7 @@ def scaling_findings(fits: pd.DataFrame, worth: pd.DataFrame) -> Iterator[str]:
 
 def _worth(rows: pd.DataFrame) -> str:
     """Say between what the pairs of one size lie, in characters of the target."""
-    low, high = (rows.loc[place] for place in (rows["worth"].idxmin(), rows["worth"].idxmax()))
+    low, high = rows.sort_values("worth").iloc[[0, -1]].to_dict("records")
     bounds = int((rows["bound"].fillna("") != "").sum())
     known = f"; {bounds} of {len(rows)} pairs are bounds" if bounds else ""
     return (f"At {rows['size'].iloc[0]} a character of the source is worth {low['worth']:.3f} ({low['source']} for "

@@ -57,13 +57,18 @@ def worth_rows(transfers: pd.DataFrame) -> Iterator[Row]:
 
 
 def law_points(rows: pd.DataFrame, worth: pd.DataFrame) -> Iterator[tuple[Row, pd.DataFrame, int | None]]:
-    """Yield the names of each law, its points as columns x and y, and how many of these are independent if not all."""
+    """Yield the names of each law, its points as columns x and y, and how many of these are independent if not all.
+
+    Of compute those at least as dear as the cheapest whole training: for less, models that are smaller than all of
+    these would be better. The checkpoints of one size count as one.
+    """
     whole, chosen = rows[rows["one_in"] == 1], rows[rows["chosen"]]
     for domain, part in whole.groupby("domain", sort=False):
         names = {"domain": domain, "source": "", "size": ""}
         yield names | {"law": PARAMETERS}, points(part[part["chosen"]], PARAMETERS), None
-        means = part[part["step"] > 0].groupby(["size", "flops"], as_index=False)["test_bits_per_byte"].mean()
-        best = means.iloc[frontier(means["flops"], means["test_bits_per_byte"])]
+        dear = part[part["flops"] >= part[part["step"] == part["max_steps"]]["flops"].min()]
+        means = dear.groupby(["size", "flops"])["test_bits_per_byte"].mean().reset_index()
+        best = means.loc[frontier(means["flops"], means["test_bits_per_byte"])]
         yield names | {"law": COMPUTE}, points(best, COMPUTE), best["size"].nunique()
         for size, amounts in chosen[chosen["domain"] == domain].groupby("size", sort=False):
             yield names | {"law": CHARACTERS, "size": size}, points(amounts, CHARACTERS), None
@@ -76,8 +81,8 @@ def law_points(rows: pd.DataFrame, worth: pd.DataFrame) -> Iterator[tuple[Row, p
 
 def points(rows: pd.DataFrame, law: str, y: str = "test_bits_per_byte") -> pd.DataFrame:
     """Return x and y of a law, y averaged over trainings."""
-    means = rows.groupby(X[law], as_index=False)[y].mean()
-    return means.set_axis(["x", "y"], axis=1)
+    means = rows.groupby(X[law])[y].mean()
+    return pd.DataFrame({"x": means.index.to_numpy(float), "y": means.to_numpy(float)})
 
 
 def fitted_laws(rows: pd.DataFrame, worth: pd.DataFrame) -> tuple[list[Row], list[Row]]:

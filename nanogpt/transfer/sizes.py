@@ -6,7 +6,6 @@ model and an amount of text the one of the lowest validation loss (early stoppin
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -95,23 +94,21 @@ def learn(trainings: Sequence[ShareTraining], *, of_shape: int = 1, to_the_end: 
     compilation.
     """
     every = [Learnt() for _ in trainings]
-    members = [training.member for training in trainings]
-    with contextlib.closing(train_together(members, trainings=of_shape)) as records:
-        for progress in records:
-            take([own.checkpoint if own.diverged_at is None else None for own in progress], trainings, every)
-            if not to_the_end and all(learnt.is_past_its_best for learnt in every):
-                break
+    for progress in train_together([training.member for training in trainings], trainings=of_shape):
+        take([own.checkpoint if own.diverged_at is None else None for own in progress], trainings, every)
+        if not to_the_end and all(learnt.is_past_its_best for learnt in every):
+            break
     return every
 
 
 def take(checkpoints: Sequence[Checkpoint | None], trainings: Sequence[ShareTraining], every: Sequence[Learnt]) -> None:
     """Add the rows of those trainings that have a checkpoint, which is kept where it is the best so far."""
-    alive = [(checkpoint, *both) for checkpoint, *both in zip(checkpoints, trainings, every, strict=True) if checkpoint]
+    alive = [(checkpoint, training, learnt) for checkpoint, training, learnt
+             in zip(checkpoints, trainings, every, strict=True) if checkpoint]
     if not alive:
         return
-    kept, corpora, config = ([row[0] for row in alive], [row[1].member.corpus for row in alive],
-                             trainings[0].member.config)
-    validation, test = (scored(kept, corpora, split, config) for split in ("validation", "test"))
+    kept, corpora = [checkpoint for checkpoint, _, _ in alive], [training.member.corpus for _, training, _ in alive]
+    validation, test = (scored(kept, corpora, split, trainings[0].member.config) for split in ("validation", "test"))
     for (checkpoint, training, learnt), *losses in zip(alive, validation, test, strict=True):
         if all(map(math.isfinite, losses)):
             if losses[0] < learnt.lowest:
@@ -127,8 +124,9 @@ def checkpoint_rows(checkpoints: Sequence[Checkpoint], corpora: Mapping[str, Cor
     for begin in range(0, len(checkpoints), together):
         group = checkpoints[begin:begin + together]
         own = [corpora[checkpoint.domain] for checkpoint in group]
-        losses = (scored(group, own, split, config) for split in ("validation", "test"))
-        rows += [size_row(*row[:2], config, 1, *row[2:]) for row in zip(group, own, *losses, strict=True)]
+        validation, test = (scored(group, own, split, config) for split in ("validation", "test"))
+        rows += [size_row(checkpoint, corpus, config, 1, *losses) for checkpoint, corpus, *losses
+                 in zip(group, own, validation, test, strict=True)]
     return rows
 
 

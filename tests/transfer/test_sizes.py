@@ -134,7 +134,7 @@ def test_the_worth_of_a_pair_is_the_mean_of_its_seeds_and_a_bound_where_one_is()
 def test_the_laws_of_made_up_trainings_are_those_that_they_were_made_with() -> None:
     rows = pd.DataFrame([
         {"size": f"{k}x64", "domain": "math", "block_weights": 10**k, "one_in": share, "training_seed": seed,
-         "unique_characters": 10**6 // share, "step": step, "flops": 6 * 10**k * step,
+         "unique_characters": 10**6 // share, "step": step, "max_steps": 10, "flops": 6 * 10**k * step,
          "test_bits_per_byte": 10 * 10 ** (-0.1 * k) * share**0.2 + (step == 0), "chosen": step > 0}
         for k in range(3, 9) for share in (1, 4, 16, 64) for seed in (1, 2) for step in (0, 10)])
     worth = pd.DataFrame([made_up(block_weights=10**k, transferred_characters=10 ** (0.5 * k), bound="")

@@ -19,7 +19,8 @@ def scaling_laws(tables: StudyTables) -> Figure:
     """Draw test bits per byte over weights, over characters at the largest size, and over compute, with the fits."""
     rows, curves = tables.table("scaling"), tables.table("scaling_curves")
     chosen = rows[rows["chosen"]]
-    largest = chosen.loc[chosen["block_weights"].idxmax(), "size"] if len(chosen) else ""
+    in_shares = chosen[chosen["one_in"] > 1].sort_values("block_weights")["size"]
+    largest = str(in_shares.iloc[-1]) if len(in_shares) else ""
     styles = domain_styles(tables.domain_order, rows, "domain")
     figure, (by_weights, by_characters, by_compute) = panels(1, 3, (3.6, 3.2), sharey=True)
     for domain, style in styles.items():
@@ -36,6 +37,9 @@ def scaling_laws(tables: StudyTables) -> Figure:
     name_axes(by_compute, "along the trainings", "operations", "")
     for axes in (by_weights, by_characters, by_compute):
         _in_logarithms(axes)
+    if len(chosen):     # the first checkpoints are far above all that is compared
+        losses = chosen["test_bits_per_byte"]
+        by_weights.set_ylim(0.95 * losses.min(), 1.05 * losses.max())
     add_legend(figure, styles)
     return figure
 
