@@ -414,5 +414,6 @@ def alias_all(models: Mapping[int, StudiedModel], validation: Mapping[int, float
         if model.uri == best:
             aliases["best"] = step
     recorded = {models[step].uri: validation[step] for step in sorted(set(aliases.values()))}
-    promote(recorded, {alias: models[step].uri for alias, step in aliases.items()}, training.validation, training.config)
+    uris = {alias: models[step].uri for alias, step in aliases.items()}
+    promote(recorded, uris, training.validation, training.config)
     return aliases
