@@ -174,7 +174,7 @@ class TransferConfig:
                                  "sources and targets together) or for each cell (source, target and stage)")
     tuning_trainings: int = knob(2, "trainings of each source, those of the first seeds, that a stage's rate is tuned "
                                     "over; it then serves all seeds")
-    tuning_targets: int = knob(0, "targets of each source that a stage's rate is tuned over, all of them equally often; "
+    tuning_targets: int = knob(0, "targets of each source that a stage's rate is tuned over, all equally often; "
                                   "it then serves all; 0: all")
     tuning_seeds: int = knob(1, "draws of windows that each trial adapts to, other ones than those reported")
     sampler: str = knob("grid", "grid (the trials lie evenly over the logarithm of the rate) or tpe; with tpe the one "
