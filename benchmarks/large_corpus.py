@@ -7,8 +7,7 @@ It writes the built-in domains' texts again and again, each time after a line wi
 by --ending), which the disk's cache then forgets. Each step is a process of its own, whose anonymous memory is sampled
 every 20 ms: pages of mapped files, which the system takes back when it needs them, are not counted. Trainings from the
 large corpus take turns, every 5 steps, with those from the first 5 000 000 characters of the same text under the same
-vocabulary. On a GPU, --share-of-device 0 leaves the large corpus in its file, 1 puts it on the device. What was written
-is deleted at the end.
+vocabulary. What was written is deleted at the end.
 """
 
 from __future__ import annotations
@@ -39,7 +38,6 @@ from nanogpt.model.device import resolve_device
 from nanogpt.text.corpus import Corpus, make_corpora
 from nanogpt.text.sources import load_domain
 from nanogpt.text.user_files import PACKED
-from nanogpt.training import batches
 from nanogpt.training.loop import train
 
 SMALL_CHARACTERS = 5_000_000
@@ -175,12 +173,10 @@ def show(step: str, report: dict[str, Any]) -> None:
 @click.option("--preset", default="quick", show_default=True)
 @click.option("--set", "changes", multiple=True, help="name=value over the preset; repeatable")
 @click.option("--domains", default=ALL, show_default=True, help="built-in domains whose texts are written")
-@click.option("--share-of-device", type=float, help="of a GPU's free memory, which the corpus may take")
 @click.option("--child", hidden=True)
 def main(folder: Path, gigabytes: float, files: int, ending: str, pairs: int, preset: str, changes: tuple[str, ...],
-         domains: str, share_of_device: float | None, child: str | None) -> None:
+         domains: str, child: str | None) -> None:
     if child:
-        batches.SHARE_OF_DEVICE = batches.SHARE_OF_DEVICE if share_of_device is None else share_of_device
         return click.echo(json.dumps(child_report(child, folder / "texts", read_config(preset, changes), pairs)))
     config = read_config(preset, ("max_steps=150", "log_every=5", *changes))
     folder.mkdir(parents=True, exist_ok=True)
@@ -189,9 +185,7 @@ def main(folder: Path, gigabytes: float, files: int, ending: str, pairs: int, pr
         began = time.perf_counter()
         size = write_corpus(work / "texts", int(gigabytes * 1e9), files, ending, domains)
         show("written", {"gb": size / 1e9, "files": files, "seconds": time.perf_counter() - began})
-        options = [f"--pairs={pairs}"]
-        options += [] if share_of_device is None else [f"--share-of-device={share_of_device}"]
-        measure(functools.partial(measured, folder=work, config=config, options=options), work, pairs)
+        measure(functools.partial(measured, folder=work, config=config, options=[f"--pairs={pairs}"]), work, pairs)
     finally:
         shutil.rmtree(work)
 

@@ -175,6 +175,8 @@ class TransferConfig:
                                  "sources and targets together) or for each cell (source, target and stage)")
     tuning_trainings: int = knob(2, "trainings of each source, those of the first seeds, that a stage's rate is tuned "
                                     "over; it then serves all seeds")
+    tuning_targets: int = knob(0, "targets of each source that a stage's rate is tuned over, all equally often; "
+                                  "it then serves all; 0: all")
     tuning_seeds: int = knob(1, "draws of windows that each trial adapts to, other ones than those reported")
     sampler: str = knob("grid", "grid (the trials lie evenly over the logarithm of the rate) or tpe; with tpe the one "
                               "fixed rate of a grid of transfers is the middle of the range")
@@ -190,11 +192,12 @@ class TransferConfig:
         require(self.sampler in SAMPLERS, f"sampler must be {' or '.join(SAMPLERS)}", self.sampler)
         require_positive(self, "shots", "transfer_batch_size", "trials", "tuning_trainings", "tuning_seeds",
                          "rate_low", "rate_high", "curve_points", "curve_characters", "transfer_seeds")
-        require_at_most(self, 1000, "transfer_seeds", "tuning_trainings", "tuning_seeds", "trials", "curve_points",
-                        "together")
+        require_at_most(self, 1000, "transfer_seeds", "tuning_trainings", "tuning_targets", "tuning_seeds", "trials",
+                        "curve_points", "together")
         require_at_most(self, 1_000_000, "transfer_steps", "transfer_batch_size", "shots")
         require(self.fine_tune in ("all", "head"), "fine_tune must be all or head", self.fine_tune)
         require(self.together >= 0, "together must be >= 0", self.together)
+        require(self.tuning_targets >= 0, "tuning_targets must be >= 0", self.tuning_targets)
         require(min(self.shot_levels, default=0) > 0, "grid_shots must be numbers > 0, comma-separated",
                 self.grid_shots)
         require(self.transfer_steps >= 0, "transfer_steps must be >= 0", self.transfer_steps)
@@ -437,7 +440,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "standard": {"n_layer": 4, "n_embd": 128, "block_size": 256, "batch_size": 8, "max_steps": 1600,
                  "learning_rate": 0.005, "weight_decay": 0.1, "checkpoints": 16, "log_every": 50,
                  "seeds": 3, "eval_characters": 16_384, "transfer_steps": 32, "transfer_batch_size": 8,
-                 "curve_points": 4, "grid_shots": "1,16,256", "temperature_characters": 8192,
+                 "curve_points": 4, "grid_shots": "1,16,256", "tuning_targets": 1, "temperature_characters": 8192,
                  "generate_characters": 200,
                  "joint": True, "methods": ",".join(ATTRIBUTION_METHODS)},
     "gpu": {"n_layer": 6, "n_head": 6, "n_embd": 384, "block_size": 256, "batch_size": 64, "max_steps": 600,

@@ -94,9 +94,9 @@ def study_corpora(config: Config) -> dict[str, Corpus]:
 
 
 def with_domain(config: Config, spec: str) -> Config:
-    """Add a domain to the configuration, unless it has it; `spec` wins over one of its name."""
+    """Add a domain to the configuration, unless it has it; a `spec` with a path wins over one of its name."""
     known = config.data.domain_specs
-    specs = known if spec in known else (*known, spec)
+    specs = known if spec in (*known, *map(domain_name, known)) else (*known, spec)
     return replace(config, data=replace(config.data, domains=",".join(specs)))
 
 

@@ -409,7 +409,7 @@ def alias_all(models: Mapping[int, StudiedModel], validation: Mapping[int, float
     for step, model in models.items():
         if model.uri == best:
             aliases["best"] = step
-    for step in sorted(set(aliases.values())):
-        names = [alias for alias, at in aliases.items() if at == step]
-        promote(models[step].uri, names, training.validation, validation[step], training.config)
+    recorded = {models[step].uri: validation[step] for step in sorted(set(aliases.values()))}
+    uris = {alias: models[step].uri for alias, step in aliases.items()}
+    promote(recorded, uris, training.validation, training.config)
     return aliases

@@ -202,12 +202,24 @@ def tune_grid(cells: Sequence[TransferCell], config: Config, tables: Tables, kno
 
 
 def tuning_places(places: Sequence[int], cells: Sequence[TransferCell], config: Config) -> list[int]:
-    """Choose the cells of a stage that its rate is tuned over: those of the first trainings of each source.
+    """Choose the cells of a stage that its rate is tuned over: those of the first trainings of each source, to the
+    targets that come next after it in a circle; from random weights to all.
 
     All of them where each cell has a rate of its own.
     """
+    if config.transfer.tune_by == "cell":
+        return list(places)
     first = sorted({cells[i].model.seed for i in places})[:config.transfer.tuning_trainings]
-    return [i for i in places if config.transfer.tune_by == "cell" or cells[i].model.seed in first]
+    targets = list(dict.fromkeys(cells[i].target.name for i in places))
+    next_ones = {source: targets_after(source, targets)[:config.transfer.tuning_targets or None] for source in targets}
+    return [i for i in places if cells[i].model.seed in first
+            and cells[i].target.name in next_ones.get(cells[i].model.domain, targets)]
+
+
+def targets_after(source: str, targets: Sequence[str]) -> list[str]:
+    """List the targets of a source, which is one of them, beginning with the one behind it."""
+    place = targets.index(source)
+    return [*targets[place + 1:], *targets[:place]]
 
 
 def scratch_model(untrained: StudiedModel) -> StudiedModel:

@@ -12,8 +12,9 @@ from itertools import groupby
 
 from nanogpt.config import JOINT, Config
 from nanogpt.errors import UserError, require
-from nanogpt.evaluation.evaluate import evaluate
+from nanogpt.evaluation.evaluate import evaluate, losses_together
 from nanogpt.model.checkpoint import Checkpoint
+from nanogpt.model.device import resolve_device
 from nanogpt.study.inputs import build_model, corpora_for, read_texts
 from nanogpt.text.corpus import Split, joint_corpus
 from nanogpt.text.sources import DomainText
@@ -27,12 +28,17 @@ SCORE_TOLERANCE = 1e-3
 """Bits per byte: scores written on a GPU (bfloat16) differ by less from those of a CPU."""
 
 
-def promote(uri: str, aliases: Sequence[str], split: Split, recorded: float, config: Config) -> None:
-    """Point `aliases` at a version once it was loaded anew and scored as recorded (bits per byte of `split`)."""
-    score = rescore(registry.load(uri), split, config)
-    require(math.isclose(score, recorded, abs_tol=SCORE_TOLERANCE),
-            f"{uri} must score the recorded {recorded:.4f} bits per byte before it is aliased", round(score, 4))
-    for alias in aliases:
+def promote(recorded: Mapping[str, float], aliases: Mapping[str, str], split: Split, config: Config) -> None:
+    """Point each of `aliases` at its version once all versions were loaded anew and scored as recorded.
+
+    `recorded` is the bits per byte of `split` by version (URI). UserError where one scores otherwise.
+    """
+    checkpoints = [registry.load(uri) for uri in recorded]
+    scores = losses_together(checkpoints, [split] * len(checkpoints), resolve_device(config.device))
+    for (uri, expected), (score, _) in zip(recorded.items(), scores, strict=True):
+        require(math.isclose(score, expected, abs_tol=SCORE_TOLERANCE),
+                f"{uri} must score the recorded {expected:.4f} bits per byte before it is aliased", round(score, 4))
+    for alias, uri in aliases.items():
         registry.set_alias(uri, alias)
 
 

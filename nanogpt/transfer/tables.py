@@ -41,6 +41,18 @@ def view_means(transfers: pd.DataFrame, view: str = "tuned") -> pd.DataFrame:
     return means
 
 
+def views_that_differ(frame: pd.DataFrame) -> pd.DataFrame:
+    """Leave out the fixed rate of a source, target and stage whose tuned rate is the same with all shots."""
+    if frame.empty:
+        return frame
+    keys = ["source", "target", "stage"]
+    rates = {view: rows.groupby([*keys, "shots"])["learning_rate"].first() for view, rows in frame.groupby("view")}
+    if rates.keys() != {"tuned", "fixed"}:
+        return frame
+    are_same = rates["tuned"].eq(rates["fixed"]).groupby(level=keys).all().rename("are_same")
+    return frame[(frame["view"] == "tuned") | ~frame.join(are_same, on=keys)["are_same"]]
+
+
 def curve_means(curves: pd.DataFrame) -> pd.DataFrame:
     """Summarize each cell, view and step: mean, lowest and highest validation loss over the seeds."""
     if curves.empty:

@@ -40,7 +40,8 @@ PROCESS = "process"
 DIGEST = "sha256"
 """The attribute of a trial with the digest of all that is read of it."""
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
-NOT_ASKED = ("stages", "storage", "grid_shots", "transfer_seeds", "together", "tune_by", "tuning_trainings")
+NOT_ASKED = ("stages", "storage", "grid_shots", "transfer_seeds", "together", "tune_by", "tuning_trainings",
+             "tuning_targets")
 """Settings that do not change what a study asks: of what else it is asked, and where it is kept."""
 BY_PAIR = "by_pair"
 """The attribute of a trial with the loss of each source and target."""

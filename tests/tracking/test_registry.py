@@ -69,9 +69,9 @@ def test_an_alias_waits_for_a_reload_that_scores_the_same(models: str, trained: 
     split, uri = corpora["shakespeare"].validation, registry.version_of(f"models:/{NAME}@late").uri
     score = verification.rescore(trained, split, tiny_config)
     with pytest.raises(ValueError, match="must score the recorded"):
-        verification.promote(uri, ["best"], split, score + 0.01, tiny_config)
+        verification.promote({uri: score + 0.01}, {"best": uri}, split, tiny_config)
     assert "best" not in mlflow.MlflowClient().get_registered_model(NAME).aliases
-    verification.promote(uri, ["best", "final"], split, score, tiny_config)
+    verification.promote({uri: score}, {"best": uri, "final": uri}, split, tiny_config)
     assert set(registry.version_of(uri).aliases) >= {"late", "best", "final"}
 
 

@@ -17,6 +17,7 @@ from nanogpt.transfer.tables import (
     sentences,
     stage_comparisons,
     view_means,
+    views_that_differ,
     with_front,
 )
 
@@ -133,6 +134,17 @@ def test_the_sentence_claims_what_the_interval_allows(gain: dict[tuple[str, str]
 def test_equal_views_are_said_once() -> None:
     (said,) = sentences(stage_comparisons(run_measures(*rows())))
     assert said.startswith("Adapted at the tuned (everywhere the fixed) learning rate")
+
+
+def test_a_fixed_rate_is_left_out_where_it_is_the_tuned_one_at_all_shots() -> None:
+    cells = pd.DataFrame([{"source": "a", "target": target, "stage": "late", "shots": shots, "view": view,
+                           "learning_rate": rate if view == "tuned" else 0.1}
+                          for target, rates in (("b", (0.1, 0.1)), ("c", (0.1, 0.3)))
+                          for shots, rate in zip((4, 16), rates, strict=True) for view in ("tuned", "fixed")])
+    assert views_that_differ(cells).groupby("target")["view"].agg(list).to_dict() == {
+        "b": ["tuned", "tuned"], "c": ["tuned", "fixed"] * 2}
+    alone = cells[cells["view"] == "fixed"]
+    assert views_that_differ(alone).equals(alone)
 
 
 def test_means_over_seeds() -> None:

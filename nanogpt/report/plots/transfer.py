@@ -19,7 +19,7 @@ from nanogpt.report.plots.panels import (
 )
 from nanogpt.report.style import INK, LineStyle, domain_styles, stage_style
 from nanogpt.report.tables import StudyTables, by_source, by_stage, most_shots
-from nanogpt.transfer.tables import ALL_SHOTS, COMPARED, curve_means, view_means, with_front
+from nanogpt.transfer.tables import ALL_SHOTS, COMPARED, curve_means, view_means, views_that_differ, with_front
 
 VIEWS = {"tuned": LineStyle(INK), "fixed": LineStyle(INK, "o", ":", "none")}
 """A tuned rate is drawn full, a fixed one dotted and hollow."""
@@ -98,7 +98,7 @@ def transfer_summary(tables: StudyTables) -> Figure:
 
 def learning_curves(tables: StudyTables) -> Figure:
     """Draw validation bits per byte along each adaptation: mean over seeds, shaded from the lowest to the highest."""
-    means = most_shots(curve_means(tables.table("transfer_curves")))
+    means = most_shots(curve_means(views_that_differ(tables.table("transfer_curves"))))
     figure, every = staged_panels(means, "validation_bits_per_byte")
     for axes, pair, rows in every:
         for (stage, view), line in rows.sort_values("step").groupby(["stage", "view"], sort=False):
@@ -116,7 +116,7 @@ def loss_by_shots(tables: StudyTables) -> Figure:
 
     From scratch knows no source, so its line stands in every panel of its target.
     """
-    measures = tables.table("transfer_measures")
+    measures = views_that_differ(tables.table("transfer_measures"))
     scratch, staged = measures[measures["stage"] == "scratch"], measures[measures["stage"] != "scratch"]
     figure, every = pair_panels(staged if len(staged) else scratch)
     for axes, pair, rows in every:
@@ -135,7 +135,7 @@ def loss_by_shots(tables: StudyTables) -> Figure:
 
 def forgetting_against_gain(tables: StudyTables) -> Figure:
     """Draw what is lost on the source's text over what is gained on the target's; the line joins the Pareto front."""
-    front = with_front(tables.table("transfer_measures"))
+    front = with_front(views_that_differ(tables.table("transfer_measures")))
     figure, every = pair_panels(front, sharey=True)
     gains = front["gain_bits_per_byte"].astype(float)
     space = 0.06 * (gains.max() - gains.min()) or 0.1
@@ -154,6 +154,9 @@ def stage_differences(tables: StudyTables) -> Figure:
     """Draw later minus earlier stage with 95 % intervals, both views side by side; a panel for each measure."""
     comparisons = tables.table("stage_comparisons")
     comparisons = comparisons[comparisons["shots"].astype(str) == ALL_SHOTS]
+    by_view = comparisons.pivot(index=["measure", "later", "earlier"], columns="view", values="difference")
+    if {"tuned", "fixed"} <= set(by_view) and by_view["tuned"].equals(by_view["fixed"]):
+        comparisons = comparisons[comparisons["view"] == "tuned"]
     measures = [name for name in COMPARED if name in set(comparisons["measure"])]
     figure, every = panels(-(-len(measures) // 2), min(2, len(measures)), (4.2, 1.9), count=len(measures))
     for axes, measure in zip(every, measures, strict=True):
