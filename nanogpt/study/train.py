@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import math
 import time
@@ -128,9 +129,12 @@ def train_corpora(corpora: Sequence[Corpus], study: Study) -> None:
         planned = [(corpus, own) for corpus, own in planned if (corpus.name, own.seed) in study.resume]
     size = trainings_together(config, planned[0][0])
     to_do = [(corpus, own) for corpus, own in planned if not study.cells.whole(training_digest(corpus, own))]
+    groups = [(to_do[begin:begin + size], Share(begin, len(to_do))) for begin in range(0, len(to_do), size)]
+    work = functools.partial(train_or_read, study=study, trainings=len(planned))
     ended: dict[tuple[str, int], EndedTraining] = {}
-    for begin in range(0, len(to_do), size):
-        ended |= train_group(to_do[begin:begin + size], study, len(planned), Share(begin, len(to_do)))
+    texts = [*study.corpora.values(), *(corpus for corpus, _ in to_do)]
+    for of_group in study.engine.each(work, groups, texts, models=size):
+        ended |= of_group
     for corpus, own in planned:         # tables have this order, whichever of them was read back
         if run := study.cells.whole(training_digest(corpus, own)):
             ended[corpus.name, own.seed] = read_training(run, study)
@@ -142,6 +146,9 @@ def train_corpora(corpora: Sequence[Corpus], study: Study) -> None:
             study.add(training.run, training.tables)
     if not study.models:
         raise UserError("; ".join(study.left_out))
+    if study.engine.is_concurrent:
+        for domain, last in {model.domain: model for model in study.models}.items():
+            registry.settle(domain, last.uri)
 
 
 def trainings_together(config: Config, corpus: Corpus) -> int:
@@ -150,8 +157,13 @@ def trainings_together(config: Config, corpus: Corpus) -> int:
         return 1
     if config.train.train_together or resolve_device(config.device).type != "cuda":
         return config.train.train_together or 1
+    return models_that_fill_gpu(config, len(corpus.vocabulary))
+
+
+def models_that_fill_gpu(config: Config, vocab_size: int) -> int:
+    """Say how many trainings at once give a GPU enough to do."""
     model, characters = config.model, config.train.batch_size * config.model.block_size
-    weights = 12 * model.n_layer * model.n_embd**2 + 2 * model.n_embd * len(corpus.vocabulary)
+    weights = 12 * model.n_layer * model.n_embd**2 + 2 * model.n_embd * vocab_size
     return max(1, min(MOST_TOGETHER, int(STEP_FILLS_GPU / (weights * characters))))
 
 
@@ -169,6 +181,16 @@ def read_training(run: TrackedRun, study: Study) -> EndedTraining:
     logged = {model.checkpoint.step: (model, tags) for model, tags in logged_before(run)}
     return EndedTraining(run, tables, staged(registered({step: model for step, (model, _) in logged.items()}, run,
                                                         {step: tags for step, (_, tags) in logged.items()})))
+
+
+def train_or_read(group: tuple[Sequence[tuple[Corpus, Config]], Share], study: Study, trainings: int
+                  ) -> dict[tuple[str, int], EndedTraining]:
+    """Train a group, but for those that a worker had trained before it died: they are read back."""
+    planned, share = group
+    whole = {(corpus.name, own.seed): study.cells.whole(training_digest(corpus, own)) for corpus, own in planned}
+    ended = {training: read_training(run, study) for training, run in whole.items() if run}
+    to_do = [(corpus, own) for corpus, own in planned if (corpus.name, own.seed) not in ended]
+    return ended | (train_group(to_do, study, trainings, share) if to_do else {})
 
 
 def train_group(planned: Sequence[tuple[Corpus, Config]], study: Study, trainings: int, share: Share
