@@ -25,6 +25,7 @@ from nanogpt.study.worker import Conditions, Said, carry_out, result_of
 from nanogpt.tracking.handover import check_shared_store, handover
 from nanogpt.tracking.resumption import close_below
 from nanogpt.tracking.run import open_run_id
+from nanogpt.tracking.store_errors import STORE_ERRORS
 
 A = TypeVar("A")
 R = TypeVar("R")
@@ -34,6 +35,7 @@ MOST_RETRIES = 5
 """Of a task whose worker died: a node may be taken away more than once, and what kills each worker ends some time."""
 MOST_ON_GPU = 8
 """Processes that share a GPU: each of them takes half a gigabyte of it before it does anything."""
+SECONDS_BETWEEN_LINES = 30.0
 ADDRESS = "RAY_ADDRESS"
 
 
@@ -48,6 +50,8 @@ class RayEngine:
         self.keys: dict[int, str] = {}              # by identity: `things` keeps them alive
         self.references: dict[str, dict[str, ray.ObjectRef[bytes]]] = {}    # of a thing and of those in it
         self.runs: set[str] = set()                 # below which workers have opened theirs
+        self.task = ray.remote(num_cpus=config.cells.cell_cpus, max_retries=MOST_RETRIES, retry_exceptions=False)(
+            run_task)
 
     def each(self, work: Callable[[A], R], inputs: Sequence[A], shared: Iterable[Any] = (), *, models: int = 1
              ) -> Iterator[R]:
@@ -56,11 +60,10 @@ class RayEngine:
             self.share(thing)
         conditions = Conditions(handover(), self.config.cells.cell_cpus, self.device, science_version())
         self.runs.add(open_run_id())
-        at_hand = ray.put(conditions)
-        remote = ray.remote(num_cpus=self.config.cells.cell_cpus, num_gpus=self.share_of_gpu(models),
-                            max_retries=MOST_RETRIES, retry_exceptions=False)(run_task).remote
-        tasks = [remote(content, at_hand, references) for content, references in
-                 (self.written((work, its_input)) for its_input in inputs)]
+        content, references = self.written(work)
+        job, remote = ray.put((content, conditions)), self.task.options(num_gpus=self.share_of_gpu(models)).remote
+        tasks = [remote(job, its_content, references | of_input) for its_content, of_input in
+                 (self.written(its_input) for its_input in inputs)]
         return self.results(tasks)
 
     def share_of_gpu(self, models: int) -> float:
@@ -71,6 +74,9 @@ class RayEngine:
 
     def results(self, tasks: Sequence[Any]) -> Iterator[Any]:
         for done, task in enumerate(tasks, start=1):
+            while not ray.wait([task], timeout=SECONDS_BETWEEN_LINES)[0]:
+                ended, _ = ray.wait(tasks, num_returns=len(tasks), timeout=0)
+                log.info("      %d of %d are done", len(ended), len(tasks))
             answer, lines = answer_of(task)
             say(lines, part(done, len(tasks)))
             yield result_of(answer, self.things)
@@ -89,9 +95,10 @@ class RayEngine:
         return content, {key: reference for thing in used for key, reference in self.references[thing].items()}
 
 
-def run_task(content: bytes, conditions: Conditions, references: dict[str, Any]) -> tuple[bytes, list[Said]]:
+def run_task(job: tuple[bytes, Conditions], its_input: bytes, references: dict[str, Any]) -> tuple[bytes, list[Said]]:
     """Carry a piece of work out in a worker."""
-    return carry_out(content, conditions, lambda key: ray.get(references[key]))
+    work, conditions = job
+    return carry_out(work, its_input, conditions, lambda key: ray.get(references[key]))
 
 
 def answer_of(task: Any) -> tuple[bytes, list[Said]]:
@@ -133,8 +140,9 @@ def ray_cluster(config: Config) -> Iterator[RayEngine]:
             yield engine
         finally:
             ray.shutdown()
-            for run_id in engine.runs:
-                close_below(run_id)
+            with contextlib.suppress(*STORE_ERRORS):    # what is left open then is closed by the next process
+                for run_id in engine.runs:
+                    close_below(run_id)
     finally:
         ray.shutdown()
 

@@ -236,6 +236,7 @@ def open_training(corpus: Corpus, config: Config, study: Study, parent: str) -> 
             training.rows = [{"domain": corpus.name, "training_seed": config.seed} | row for row in run.history(METRICS)
                              if row["step"] <= kept]
             if training.state:
+                log.info("      %s goes on from step %d", run.name, training.state.step)
                 study.cells.continued.append(f"{run.name} (step {training.state.step})")
         if not training.rows:
             run.datasets([text_dataset(corpus)], "training")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -10,12 +11,13 @@ from typing import Any
 
 import torch
 
-from nanogpt.errors import require
+from nanogpt.errors import UserError, require
 from nanogpt.model.allocator import keep_freed_memory
 from nanogpt.model.device import resolve_device
 from nanogpt.study.cells import science_version
 from nanogpt.study.sharing import KeptThings, read, written
 from nanogpt.tracking.handover import Handover, taken_over
+from nanogpt.tracking.store_errors import STORE_ERRORS, explain
 
 kept = KeptThings()
 """What this process has got of things that many pieces of work share."""
@@ -64,24 +66,36 @@ class Listener(logging.Handler):
         self.lines.append(said)
 
 
-def carry_out(content: bytes, conditions: Conditions, bytes_of: Callable[[str], bytes]) -> tuple[bytes, list[Said]]:
-    """Do a piece of work, written as (function, input), and write its result; an iterator's as the list of its items.
+def carry_out(work: bytes, its_input: bytes, conditions: Conditions, bytes_of: Callable[[str], bytes]
+              ) -> tuple[bytes, list[Said]]:
+    """Call a function with its input, both written, and write the result; an iterator's as the list of its items.
 
-    `bytes_of` gives the bytes of a shared thing by its key.
+    `bytes_of` gives the bytes of a shared thing by its key. UserError where the store fails in a way that is known.
     """
     listener, logger = Listener(), logging.getLogger("nanogpt")
     logger.handlers, logger.propagate = [listener], False
     logger.setLevel(logging.INFO)
     keep_freed_memory()
     conditions.meet()
-    with taken_over(conditions.handed):
-        work, its_input = read(content, lambda key: kept.get(key, bytes_of))
-        result = work(its_input)
+    with taken_over(conditions.handed), known_errors_told():
+        function, value = (read(content, lambda key: kept.get(key, bytes_of)) for content in (work, its_input))
+        result = function(value)
         if isinstance(result, Iterator):
             result = list(result)
     keys: Mapping[int, str] = kept.keys()
     answer, _ = written(result, lambda value: keys.get(id(value)))
     return answer, listener.lines
+
+
+@contextlib.contextmanager
+def known_errors_told() -> Iterator[None]:
+    """Raise what is known of the store's errors as UserError: an error of a library may not reach another process."""
+    try:
+        yield
+    except STORE_ERRORS as error:
+        if advice := explain(error):
+            raise UserError(advice) from error
+        raise
 
 
 def result_of(answer: bytes, things: Mapping[str, Any]) -> Any:
