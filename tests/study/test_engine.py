@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import pickle
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -127,8 +128,6 @@ def test_a_listener_keeps_the_last_of_lines_that_tell_how_far_the_work_is() -> N
 
 def in_a_worker(action: Callable[[], Any]) -> Any:
     """What an action gives in a process that takes this one's run over, as a worker does."""
-    import multiprocessing
-
     handed, (ear, mouth) = handover(), multiprocessing.Pipe(duplex=False)
 
     def work() -> None:
@@ -146,8 +145,6 @@ def in_a_worker(action: Callable[[], Any]) -> Any:
 def test_a_worker_opens_runs_below_and_closes_what_a_dead_one_left(store: MlflowClient) -> None:
     def begin() -> tuple[str, str]:
         with open_run("a cell", **{CELL: "digest"}) as run, open_run("part of it") as inner:
-            store.set_terminated(run.id)
-            store.update_run(run.id, "RUNNING")
             return run.id, inner.id
 
     def leave_open() -> str:
