@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -62,9 +63,8 @@ class RayEngine:
         self.runs.add(open_run_id())
         content, references = self.written(work)
         job, remote = ray.put((content, conditions)), self.task.options(num_gpus=self.share_of_gpu(models)).remote
-        tasks = [remote(job, its_content, references | of_input) for its_content, of_input in
-                 (self.written(its_input) for its_input in inputs)]
-        return self.results(tasks)
+        return self.results(deque(remote(job, its_content, references | of_input) for its_content, of_input in
+                                  map(self.written, inputs)))
 
     def share_of_gpu(self, models: int) -> float:
         """Say how much of a GPU a task takes that trains so many models as one: a small one leaves room for others."""
@@ -72,13 +72,15 @@ class RayEngine:
             return 0.0
         return min(1.0, models / min(MOST_ON_GPU, models_that_fill_gpu(self.config, vocab_size=0)))
 
-    def results(self, tasks: Sequence[Any]) -> Iterator[Any]:
-        for done, task in enumerate(tasks, start=1):
-            while not ray.wait([task], timeout=SECONDS_BETWEEN_LINES)[0]:
-                ended, _ = ray.wait(tasks, num_returns=len(tasks), timeout=0)
-                log.info("      %d of %d are done", len(ended), len(tasks))
-            answer, lines = answer_of(task)
-            say(lines, part(done, len(tasks)))
+    def results(self, tasks: deque[Any]) -> Iterator[Any]:
+        """Give the results of tasks in their order; what was given is kept no longer."""
+        total = len(tasks)
+        while tasks:
+            while not ray.wait([tasks[0]], timeout=SECONDS_BETWEEN_LINES)[0]:
+                ended, _ = ray.wait(list(tasks), num_returns=len(tasks), timeout=0)
+                log.info("      %d of %d are done", total - len(tasks) + len(ended), total)
+            answer, lines = answer_of(tasks.popleft())
+            say(lines, part(total - len(tasks), total))
             yield result_of(answer, self.things)
 
     def share(self, thing: Any) -> None:

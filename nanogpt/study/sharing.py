@@ -31,7 +31,10 @@ class SharingUnpickler(pickle.Unpickler):
 
     def __init__(self, file: io.BytesIO, thing_of: Callable[[str], Any]) -> None:
         super().__init__(file)
-        self.persistent_load = thing_of     # type: ignore[method-assign]
+        self.thing_of = thing_of
+
+    def persistent_load(self, key: Any) -> Any:
+        return self.thing_of(key)
 
 
 def written(value: Any, key_of: Callable[[Any], str | None]) -> tuple[bytes, list[str]]:

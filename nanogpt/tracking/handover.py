@@ -33,17 +33,14 @@ class Handover:
     registry_uri: str
     environment: Mapping[str, str]
     folder: str                 # in which relative paths are meant
-    artifacts: str              # where the files of the run are
     above: RunAbove
 
 
 def handover() -> Handover:
     """Describe this process's store and the run that it has opened last."""
     environment = {name: value for name, value in os.environ.items() if name.startswith(HANDED) and name not in OWN}
-    above = as_run_above()
-    artifacts = str(mlflow.get_run(above.id).info.artifact_uri)
     return Handover(absolute(mlflow.get_tracking_uri()), absolute(mlflow.get_registry_uri()), environment, os.getcwd(),
-                    artifacts, above)
+                    as_run_above())
 
 
 def absolute(uri: str) -> str:
@@ -54,7 +51,7 @@ def absolute(uri: str) -> str:
 
 @contextlib.contextmanager
 def taken_over(handed: Handover) -> Iterator[None]:
-    """Work for the process that has handed this over: runs of the block open below its run. UserError: see below."""
+    """Work for the process that has handed this over: runs of the block open below its run."""
     for name in [name for name in os.environ if name.startswith(HANDED) and name not in handed.environment]:
         del os.environ[name]
     os.environ.update(handed.environment)
@@ -64,7 +61,7 @@ def taken_over(handed: Handover) -> Iterator[None]:
         mlflow.set_tracking_uri(handed.tracking_uri)
     if mlflow.get_registry_uri() != handed.registry_uri:
         mlflow.set_registry_uri(handed.registry_uri)
-    check_artifacts(handed.artifacts)
+    check_artifacts(handed.above.artifacts)
     with opened_below(handed.above):
         yield
 

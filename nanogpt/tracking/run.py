@@ -275,6 +275,7 @@ class RunAbove:
 
     id: str
     experiment_id: str
+    artifacts: str                  # where its files are
     tags: Mapping[str, str]         # whose they are, and the process that answers for them
 
 
@@ -288,11 +289,11 @@ def run_above() -> RunAbove | None:
 
 def as_run_above() -> RunAbove:
     """Give the run that was opened last as that below which other processes open theirs."""
-    run = mlflow.active_run()
-    assert run is not None
-    tags = mlflow.get_run(run.info.run_id).data.tags
+    run = mlflow.get_run(open_run_id())
+    tags, info = run.data.tags, run.info
     taken = {name: tags[name] for name in (MLFLOW_USER, MLFLOW_SOURCE_NAME, MLFLOW_SOURCE_TYPE) if name in tags}
-    return RunAbove(run.info.run_id, run.info.experiment_id, taken | {PROCESS: json.dumps(this_process())})
+    return RunAbove(info.run_id, info.experiment_id, str(info.artifact_uri),
+                    taken | {PROCESS: json.dumps(this_process())})
 
 
 @contextmanager
