@@ -174,7 +174,7 @@ def with_shots(config: Config, shots: int) -> Config:
 def pair_digest(cell: TransferCell, config: Config) -> str:
     """Return the digest of the cell of a model and a target, with all shots."""
     corpora = [corpus for corpus in (cell.target, cell.own) if corpus]
-    return cell_digest("transfer", config, corpora, cell.pair, cell.model.stages, cell.model.uri)
+    return cell_digest("transfer", config, corpora, cell.pair, cell.model.stages)
 
 
 def groups_of_pairs(cells: Sequence[TransferCell], config: Config) -> Iterator[list[TransferCell]]:

@@ -152,6 +152,7 @@ def test_a_worker_opens_runs_below_and_closes_what_a_dead_one_left(store: Mlflow
         return run.info.run_id
 
     with open_run("the study") as above:
+        above.text("what it is", "about.txt")
         cell, inner = in_a_worker(begin)
         tags = store.get_run(cell).data.tags
         assert (tags["mlflow.parentRunId"], store.get_run(inner).data.tags["mlflow.parentRunId"]) == (above.id, cell)
@@ -224,7 +225,8 @@ def test_ray_gives_the_tables_of_this_process_to_the_last_bit(
 def test_an_error_of_a_user_in_a_worker_comes_back_as_one(ray_address: str, tiny_config: Config, store: MlflowClient,
                                                           monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", ray_address)
-    with open_engine(with_engine(tiny_config, "ray")) as engine, open_run("a study"):
+    with open_engine(with_engine(tiny_config, "ray")) as engine, open_run("a study") as run:
+        run.text("what it is", "about.txt")
         with pytest.raises(UserError, match=r"^preset must be one of .*, got 'none'$"):
             list(engine.each(make_config, ["smoke", "none"]))
         assert list(engine.each(iter, ["ab", "c"])) == [["a", "b"], ["c"]]
