@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import signal
+import socket
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -36,7 +37,7 @@ MOST_RETRIES = 5
 """Of a task whose worker died: a node may be taken away more than once, and what kills each worker ends some time."""
 MOST_ON_GPU = 8
 """Processes that share a GPU: each of them takes half a gigabyte of it before it does anything."""
-SECONDS_BETWEEN_LINES = 30.0
+SECONDS_BETWEEN_LINES, SECONDS_TO_ANSWER = 30.0, 5.0
 ADDRESS = "RAY_ADDRESS"
 
 
@@ -130,6 +131,7 @@ def ray_cluster(config: Config) -> Iterator[RayEngine]:
         cores = os.cpu_count() or 1
         require(config.cells.cell_cpus <= cores, f"cell_cpus must be at most the {cores} cores of this machine",
                 config.cells.cell_cpus)
+    check_address(address)
     connect(address)
     try:
         hosts = {node["NodeManagerHostname"] for node in ray.nodes() if node["Alive"]}
@@ -147,6 +149,20 @@ def ray_cluster(config: Config) -> Iterator[RayEngine]:
                     close_below(run_id)
     finally:
         ray.shutdown()
+
+
+def check_address(address: str) -> None:
+    """UserError where nothing listens at an address: Ray itself tries for minutes, and says so in many lines."""
+    host, _, port = address.rpartition(":")
+    if address in ("", "auto"):
+        return
+    require(host and port.isdecimal() and "/" not in host, f"{ADDRESS} must be host:port of the head of a cluster that "
+            "this machine is part of (from elsewhere: ray job submit)", address)
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=SECONDS_TO_ANSWER).close()
+    except (OSError, OverflowError) as error:
+        raise UserError(f"{ADDRESS} must be the address of a cluster that answers, got {address!r} ({error})"
+                        ) from error
 
 
 def connect(address: str) -> None:

@@ -37,14 +37,20 @@ def with_engine(config: Config, engine: str) -> Config:
 
 
 @pytest.fixture
-def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[MlflowClient]:
-    """A user in an empty folder; a client of the store there."""
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A user in an empty folder, with a store there."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_EXPERIMENT_ID", raising=False)
     monkeypatch.setattr(mlflow.tracking.fluent, "_active_experiment_id", None)
     mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")
-    yield MlflowClient()
+    yield
     mlflow.set_tracking_uri(None)
+
+
+@pytest.fixture
+def store(elsewhere: None) -> MlflowClient:
+    """A client of that store, which is made for it."""
+    return MlflowClient()
 
 
 def test_the_local_engine_works_in_order_when_it_is_asked() -> None:
@@ -168,12 +174,23 @@ def test_a_worker_opens_runs_below_and_closes_what_a_dead_one_left(store: Mlflow
         assert store.get_run(left).info.status == "FINISHED"
 
 
-def test_a_file_is_the_store_of_one_machine_alone(store: MlflowClient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_is_the_store_of_one_machine_alone(elsewhere: None) -> None:
     check_shared_store(hosts=1)
     with pytest.raises(UserError, match=r"^MLFLOW_TRACKING_URI must be an MLflow server or a database for the 2 "):
         check_shared_store(hosts=2)
     mlflow.set_tracking_uri("http://127.0.0.1:1")
     check_shared_store(hosts=2)
+
+
+@pytest.mark.parametrize(("address", "rule"), [
+    ("127.0.0.1:1", "must be the address of a cluster that answers, got '127.0.0.1:1'"),
+    ("ray://head:10001", "must be host:port of the head of a cluster"), ("head", "must be host:port of the head")])
+def test_the_address_of_no_cluster_is_refused_at_once(address: str, rule: str, tiny_config: Config,
+                                                      monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("ray", reason="the extra ray is not installed")
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    with pytest.raises(UserError, match=f"^RAY_ADDRESS {rule}"), open_engine(with_engine(tiny_config, "ray")):
+        raise AssertionError
 
 
 @pytest.fixture(scope="module")
@@ -206,7 +223,7 @@ def run_in(folder: Path, corpora: Mapping[str, Corpus], config: Config) -> tuple
 
 @pytest.mark.slow
 def test_ray_gives_the_tables_of_this_process_to_the_last_bit(
-        ray_address: str, corpora: dict[str, Corpus], tiny_config: Config, store: MlflowClient,
+        ray_address: str, corpora: dict[str, Corpus], tiny_config: Config, elsewhere: None,
         monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("RAY_ADDRESS", ray_address)
     names = ("shakespeare", "math")
@@ -222,7 +239,7 @@ def test_ray_gives_the_tables_of_this_process_to_the_last_bit(
 
 
 @pytest.mark.slow
-def test_an_error_of_a_user_in_a_worker_comes_back_as_one(ray_address: str, tiny_config: Config, store: MlflowClient,
+def test_an_error_of_a_user_in_a_worker_comes_back_as_one(ray_address: str, tiny_config: Config, elsewhere: None,
                                                           monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", ray_address)
     with open_engine(with_engine(tiny_config, "ray")) as engine, open_run("a study") as run:
