@@ -21,6 +21,7 @@ from nanogpt.errors import UserError, one_line, require
 from nanogpt.model.device import resolve_device
 from nanogpt.study.cells import science_version
 from nanogpt.study.estimate import part
+from nanogpt.study.quiet_ray import quieten
 from nanogpt.study.sharing import written
 from nanogpt.study.train import models_that_fill_gpu
 from nanogpt.study.worker import Conditions, Said, carry_out, result_of
@@ -169,6 +170,7 @@ def connect(address: str) -> None:
     """Connect this process, without a word of Ray's own and with the signals as they were."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    quieten()
     is_main = threading.current_thread() is threading.main_thread()
     handler = signal.getsignal(signal.SIGTERM) if is_main else None
     code = str(Path(nanogpt.__file__).parents[1])
