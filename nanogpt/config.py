@@ -29,6 +29,8 @@ LATEST = "latest"
 """What stands in place of a run id for the newest finished study."""
 RESUME_AUTO, RESUME_OFF = "auto", "off"
 """What stands in place of a study's run id: go on with the one that was stopped, or begin anew."""
+LOCAL, RAY = "local", "ray"
+ENGINES = (LOCAL, RAY)
 STRONGEST_COUNTS = "5-gram"
 """The n-gram against which models are tested; the longest that gains on texts of a megabyte."""
 
@@ -393,6 +395,19 @@ class ScalingConfig:
 
 
 @dataclass(frozen=True)
+class CellsConfig:
+    """What carries the cells of a study out. No number depends on it but by the count of threads (last bits)."""
+
+    engine: str = knob(LOCAL, "local (this process, one cell after the other) or ray (many at once: tasks on the Ray "
+                              "cluster that RAY_ADDRESS names, else on one that is begun on this machine)")
+    cell_cpus: int = knob(1, "CPU cores, and torch's threads, of each cell that Ray carries out")
+
+    def __post_init__(self) -> None:
+        require(self.engine in ENGINES, f"engine must be {' or '.join(ENGINES)}", self.engine)
+        require_positive(self, "cell_cpus")
+
+
+@dataclass(frozen=True)
 class Config:
     """A whole study. `preset` names where the values came from; changed fields win over it."""
 
@@ -406,6 +421,7 @@ class Config:
     analysis: AnalysisConfig = field(default_factory=AnalysisConfig)
     attribution: AttributionConfig = field(default_factory=AttributionConfig)
     scaling: ScalingConfig = field(default_factory=ScalingConfig)
+    cells: CellsConfig = field(default_factory=CellsConfig)
 
     def __post_init__(self) -> None:
         require(self.device in ("auto", "cpu", "cuda", "mps"), "device must be auto, cpu, cuda or mps", self.device)
@@ -429,7 +445,7 @@ def config_of(nested: Mapping[str, Any]) -> Config:
 
 GROUPS: dict[str, type] = {"data": DataConfig, "model": ModelConfig, "train": TrainConfig,
                            "transfer": TransferConfig, "analysis": AnalysisConfig,
-                           "attribution": AttributionConfig, "scaling": ScalingConfig}
+                           "attribution": AttributionConfig, "scaling": ScalingConfig, "cells": CellsConfig}
 
 PRESETS: dict[str, dict[str, Any]] = {
     "smoke": {"n_layer": 2, "n_head": 2, "n_embd": 32, "block_size": 32, "max_steps": 60, "checkpoints": 4,

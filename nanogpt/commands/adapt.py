@@ -14,7 +14,7 @@ def first_model(config: Config) -> str:
     return untrained_uri(config)
 
 
-@options.command("data", "transfer", "analysis", follows=first_model)
+@options.command("data", "transfer", "analysis", "cells", follows=first_model)
 def adapt(config: Config) -> None:
     """Adapt every registered early, mid and late model, and an untrained one, to every other domain.
 

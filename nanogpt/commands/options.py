@@ -28,7 +28,7 @@ MODEL_HELP = "models:/nanogpt-math@late, runs:/…/checkpoints/final.pt or the p
 OWN_SECTION = "Options of this command"
 SECTIONS = {"shared": "Preset, seed and device", "data": "Texts", "model": "Model", "train": "Training",
             "transfer": "Transfer", "analysis": "Evaluation and generation", "attribution": "Attribution",
-            "scaling": "Sizes"}
+            "scaling": "Sizes", "cells": "Where cells are carried out"}
 """Groups of the configuration as `--help` calls them."""
 RESUMED = {"study": "the same command goes on from here (--resume off begins anew)",
            "train": "its run goes on with --resume and the id of the run that is now KILLED"}

@@ -1,4 +1,4 @@
-"""The whole study, in one process, as nested runs."""
+"""The whole study, as nested runs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from nanogpt.commands import options
 from nanogpt.config import RESUME_AUTO, RESUME_OFF, Config
 
 
-@options.command("data", "model", "train", "transfer", "analysis", "attribution", "scaling", says_where=True)
+@options.command("data", "model", "train", "transfer", "analysis", "attribution", "scaling", "cells", says_where=True)
 @click.option("--resume", default=RESUME_AUTO, show_default=True,
               help=f"{RESUME_AUTO}: a study of the same settings, texts and code that was stopped goes on; "
                    f"{RESUME_OFF}: begin anew; or the run id of a stopped study")

@@ -59,7 +59,7 @@ def attribute_models(study: Study) -> None:
         first = f"{len(models)} models read {len(prompts)} prompts by {config.attribution.methods}."
         run.describe("\n\n".join([first, *attribution_findings(tables.frame("faithfulness"))]))
 
-    digest = study.digest("attribute", [[model.checkpoint.sha256, model.uri, model.stages] for model in study.models])
+    digest = study.digest("attribute", [[model.checkpoint.sha256, model.stages] for model in study.models])
     study.add(*run_cell(study.cells, "attribution", digest, read, config, phase="analyze"))
 
 

@@ -23,7 +23,7 @@ from nanogpt.config import GROUPS, Config
 from nanogpt.model.device import resolve_device
 from nanogpt.study.tables import PER_CHARACTER, Tables
 from nanogpt.text.corpus import Corpus
-from nanogpt.tracking.resumption import StoredCell
+from nanogpt.tracking.resumption import StoredCell, cell_above
 from nanogpt.tracking.run import CELL, WHOLE, TrackedRun, open_run
 from nanogpt.tracking.scratch import scratch_path
 
@@ -49,14 +49,18 @@ class Cells:
     reused: list[str] = field(default_factory=list)
     continued: list[str] = field(default_factory=list)
 
+    def find(self, digest: str) -> StoredCell | None:
+        """Find a cell that was begun; in a worker also by one that has died since the study went on."""
+        return cell_above(digest) or self.stored.get(digest)
+
     def whole(self, digest: str) -> TrackedRun | None:
         """Give the run that holds the whole result of a cell."""
-        stored = self.stored.get(digest)
+        stored = self.find(digest)
         return stored.run if stored and stored.is_whole else None
 
     def begun(self, digest: str) -> TrackedRun | None:
         """Give the run of a cell that was stopped on its way."""
-        stored = self.stored.get(digest)
+        stored = self.find(digest)
         return stored.run if stored and not stored.is_whole else None
 
     def reuse(self, run: TrackedRun) -> None:
@@ -83,7 +87,7 @@ def science_version() -> str:
 
 def cell_digest(kind: str, config: Config, corpora: Iterable[Corpus], *inputs: Any) -> str:
     """Return the digest of a cell: its kind, code, settings, texts, device, and further inputs (as their digests)."""
-    without = {"preset", *(GROUPS.keys() - set(MATTERING.get(kind, GROUPS)))}
+    without = {"preset", "cells", *(GROUPS.keys() - set(MATTERING.get(kind, GROUPS)))}
     settings = {name: value for name, value in asdict(config).items() if name not in without}
     for group in WITHOUT_EFFECT.keys() & settings.keys():
         settings[group] = {name: value for name, value in settings[group].items() if name not in WITHOUT_EFFECT[group]}

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from nanogpt.config import STRONGEST_COUNTS, Row
+from nanogpt.config import STRONGEST_COUNTS, Config, Row
 from nanogpt.evaluation import baselines
 from nanogpt.evaluation.comparison import comparisons, specialisation, zero_shot_means
 from nanogpt.evaluation.generations import generations, writing_rows
@@ -23,6 +23,7 @@ from nanogpt.study.estimate import part
 from nanogpt.study.inputs import StudiedModel, text_dataset, warn_of_unknown
 from nanogpt.study.phase import Study, seed_suffix
 from nanogpt.study.tables import Tables, log_figures, log_tables
+from nanogpt.text.corpus import Corpus
 from nanogpt.tracking.run import TrackedRun, key
 from nanogpt.tracking.scratch import scratch_path
 
@@ -42,29 +43,79 @@ WHOLE = "final"
 BITS = "bits.pt"
 
 
+@dataclass(frozen=True, eq=False)
+class TextsToScore:
+    """The texts that models are scored on, prepared when there is something to score."""
+
+    corpora: Mapping[str, Corpus]
+    config: Config
+
+    @functools.cached_property
+    def prepared(self) -> ScoredTexts:
+        return scored_texts(self.corpora, self.config)
+
+
+@dataclass(frozen=True)
+class TrainedModels:
+    """The models of one domain and seed, and where they stand among all that are scored."""
+
+    models: Sequence[StudiedModel]
+    before: int
+    total: int
+    write: bool         # whether those of a stage write
+
+
+@dataclass(frozen=True)
+class ScoredModels:
+    """The result of their cell, and the bits of each character where it was not read back."""
+
+    run: TrackedRun
+    tables: Tables
+    bits: CharacterBits
+
+    def bits_to_compare(self) -> CharacterBits:
+        return self.bits or kept_bits(self.run)
+
+
 def evaluate_models(study: Study) -> None:
     """Score each model on each domain's test text, in one run per domain; then compare all with all."""
-    texts = functools.cache(lambda: scored_texts(study.corpora, study.config))     # when there is something to score
+    texts = TextsToScore(study.corpora, study.config)
     warn_of_unknown(study.models[0].checkpoint.vocabulary, (prompt for _, prompt in study.prompts))
-    bits = [evaluate_training([model for model in study.models if (model.domain, model.seed) == training], texts, study)
-            for training in dict.fromkeys((model.domain, model.seed) for model in study.models)]
-    compare(bits, texts, study)
+    work = functools.partial(evaluate_training, texts=texts, study=study)
+    scored = list[ScoredModels]()
+    for of_training in study.engine.each(work, models_by_training(study), [*study.corpora.values(), texts]):
+        study.add(of_training.run, of_training.tables)
+        scored.append(of_training)
+    compare(scored, texts, study)
     compare_writing(study)
 
 
-def evaluate_training(models: Sequence[StudiedModel], texts: Callable[[], ScoredTexts], study: Study
-                      ) -> Callable[[], CharacterBits]:
-    """Score the models of one domain and seed in a run; returns how to get the bits of each character, to compare."""
-    bits, domain, seed = CharacterBits(), models[0].domain, models[0].seed
+def models_by_training(study: Study) -> list[TrainedModels]:
+    """Part the models of a study by domain and seed."""
+    listed = list[TrainedModels]()
+    for training in dict.fromkeys((model.domain, model.seed) for model in study.models):
+        models = [model for model in study.models if (model.domain, model.seed) == training]
+        before = sum(len(other.models) for other in listed)
+        listed.append(TrainedModels(models, before, len(study.models), study.is_read_wholly(models[0])))
+    return listed
+
+
+def evaluate_training(trained: TrainedModels, texts: TextsToScore, study: Study) -> ScoredModels:
+    """Score the models of one domain and seed in a run, or read back what came of it."""
+    models, bits = trained.models, CharacterBits()
+    domain, seed = models[0].domain, models[0].seed
     config = study.config if seed < 0 else replace(study.config, seed=seed)
 
     def score(run: TrackedRun, tables: Tables) -> None:
         run.datasets(map(text_dataset, study.corpora.values()), "test")
         run.models(model.model_id for model in models)
-        for model in models:
-            for row in score_model(model, texts(), study, tables, bits):
+        for number, model in enumerate(models, start=trained.before + 1):
+            for row in score_model(model, texts.prepared, study, tables, bits, write=trained.write):
                 run.metrics(evaluation_metrics(row), model.checkpoint.step, model.model_id,
                             text_dataset(study.corpora[row["target"]]))
+            log.info("      %s · %s bits per byte", model.checkpoint.title, ", ".join(
+                f"{row['target']} {row['bits_per_byte']:.3f}" for row in tables.rows["zero_shot"][-len(study.corpora):]
+            ), extra=part(number, trained.total))
         log_tables(run, tables)
         log_figures(run, tables, config, "evaluate")
         run.describe(f"The last checkpoint of **{domain}** on test texts, bits per byte:\n\n" + "\n".join(
@@ -75,8 +126,7 @@ def evaluate_training(models: Sequence[StudiedModel], texts: Callable[[], Scored
     digest = study.digest("evaluate", [[model.checkpoint.sha256, model.stages] for model in models])
     run, tables = run_cell(study.cells, f"evaluate {domain}{seed_suffix(seed)}", digest, score, config,
                            phase="evaluate", domain=domain, vocabulary_sha256=models[0].checkpoint.vocabulary.sha256)
-    study.add(run, tables)
-    return lambda: bits or kept_bits(run)
+    return ScoredModels(run, tables, bits)
 
 
 def keep_bits(run: TrackedRun, bits: CharacterBits) -> None:
@@ -91,34 +141,31 @@ def kept_bits(run: TrackedRun) -> CharacterBits:
     return {tuple(entry["of"]): entry["targets"] for entry in listed}
 
 
-def score_model(model: StudiedModel, texts: ScoredTexts, study: Study, tables: Tables,
-                bits: CharacterBits) -> Iterator[Row]:
+def score_model(model: StudiedModel, texts: ScoredTexts, study: Study, tables: Tables, bits: CharacterBits, *,
+                write: bool) -> Iterator[Row]:
     """Score one model on every text and let it write; yields the rows of the zero-shot table.
 
     Details, the bits of each character and generations are those of a stage; in a study models of other seeds than
     the first do not write.
     """
-    network, losses = model.build(study.config), []
+    network = model.build(study.config)
     for scores in score_domains(network, model.checkpoint, texts, model.row, whole=WHOLE in model.stages,
                                 details=bool(model.stage)):
-        target = scores.row["target"]
         tables.add("zero_shot", [scores.row])
         if model.stage:
             tables.add("breakdown", scores.breakdown)
             tables.add("reliability", scores.reliability)
-            bits.setdefault((model.domain, model.stage, model.seed), {})[target] = scores.bits_N
-        losses.append(f"{target} {scores.row['bits_per_byte']:.3f}")
+            bits.setdefault((model.domain, model.stage, model.seed), {})[scores.row["target"]] = scores.bits_N
         yield scores.row
-    if model.stage and study.is_read_wholly(model):
+    if model.stage and write:
         tables.add("generations", generations(network, model.checkpoint, study.prompts, study.config, model.row))
-    log.info("      %s · %s bits per byte", model.checkpoint.title, ", ".join(losses),
-             extra=part(study.models.index(model) + 1, len(study.models)))
 
 
-def compare(bits: Iterable[Callable[[], CharacterBits]], texts: Callable[[], ScoredTexts], study: Study) -> None:
+def compare(scored: Iterable[ScoredModels], texts: TextsToScore, study: Study) -> None:
     """Compare each domain's own model with its rivals and with baselines; measure distances and leaks; in a run."""
     def measure(run: TrackedRun, tables: Tables) -> None:
-        fill_comparisons({key: targets for part in bits for key, targets in part().items()}, texts(), study, tables)
+        bits = {key: targets for each in scored for key, targets in each.bits_to_compare().items()}
+        fill_comparisons(bits, texts.prepared, study, tables)
         log_comparisons(run, tables)
         log_tables(run, tables)
         run.describe("\n\n".join(ahead_findings(tables.frame("comparisons"))))

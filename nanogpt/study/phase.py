@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from nanogpt.config import Config
 from nanogpt.report.plots.vector import Drawing
 from nanogpt.study.cells import Cells, cell_digest
+from nanogpt.study.engine import Engine, LocalEngine
 from nanogpt.study.inputs import StudiedModel, read_prompts
 from nanogpt.study.tables import Tables
 from nanogpt.text.corpus import Corpus
@@ -30,11 +32,19 @@ class Study:
     cells: Cells = field(default_factory=Cells)
     compared_stages: tuple[str, ...] = ()           # whose models every attribution method reads; none: all
     size: str = ""          # of the models where they are one of several sizes: then none is registered
+    engine: Engine = field(default_factory=LocalEngine)
+    known_prompts: Sequence[tuple[str, str]] = ()   # those of the process that handed the study to this one
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Give what a worker needs for a cell: not the results, and the prompts, whose file it may not have."""
+        kept = ("config", "corpora", "resume", "compared_stages", "size")
+        return vars(Study(known_prompts=self.prompts, cells=Cells(owner=self.cells.owner),
+                          **{name: getattr(self, name) for name in kept}))
 
     @property
     def prompts(self) -> list[tuple[str, str]]:
         """Read (domain, prompt), the same for all models."""
-        return read_prompts(self.config, self.corpora)
+        return list(self.known_prompts) or read_prompts(self.config, self.corpora)
 
     def digest(self, kind: str, *inputs: object) -> str:
         """Return the digest of a cell that depends on all settings, texts and prompts, and on `inputs`."""

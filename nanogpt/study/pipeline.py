@@ -18,6 +18,7 @@ from nanogpt.report.tables import StudyTables
 from nanogpt.study.attribute import attribute_models
 from nanogpt.study.cells import Cells
 from nanogpt.study.checks import check_memory
+from nanogpt.study.engine import open_engine
 from nanogpt.study.estimate import time_left
 from nanogpt.study.evaluate import evaluate_models
 from nanogpt.study.inputs import StudiedModel, read_prompts, text_dataset
@@ -73,8 +74,9 @@ def run_study(corpora: Mapping[str, Corpus], config: Config, resume: str = RESUM
     check_study(study)
     digest = study.digest("study")
     stopped = stopped_study(digest, resume)
-    with open_run(f"study {config.preset}{seed_suffix(config.seed)}", config, stopped, phase="study",
-                  **{CELL: digest}) as run:
+    with open_engine(config) as study.engine, open_run(
+            f"study {config.preset}{seed_suffix(config.seed)}", config, stopped, phase="study",
+            **{CELL: digest}) as run:
         study.cells = Cells(cells_below(run) if stopped else {}, owner=run.id)
         introduce(run, corpora)
         run.datasets(map(text_dataset, corpora.values()), "study")
@@ -122,7 +124,8 @@ def adapt_registered(models: Sequence[StudiedModel], corpora: Mapping[str, Corpu
     """Run the grid of transfers alone, in one run with nested runs; returns what it says of the stages, for people."""
     check_grid(config, corpora)
     study, settings = Study(config, corpora, list(models)), config.transfer
-    with open_run(f"adapt · {settings.grid_shots} shots", config, phase="adapt") as run:
+    with open_engine(config) as study.engine, open_run(f"adapt · {settings.grid_shots} shots", config,
+                                                       phase="adapt") as run:
         log.info("%d transfers, each with %d trials and %d fresh seeds at two learning rates",
                  len(grid_cells(models, corpora, config)), settings.trials, settings.transfer_seeds)
         transfer_models(study)

@@ -50,7 +50,8 @@ def check_sizes(study: Study) -> None:
 
 def train_size(shape: Shape, study: Study) -> list[StudiedModel]:
     """Train models of a size, each in a run of its own; none is registered. What has diverged is left out."""
-    own = Study(sized(study.config, shape), study.corpora, cells=study.cells, size=shape.name)
+    own = Study(sized(study.config, shape), study.corpora, cells=study.cells, size=shape.name,
+                engine=study.engine)
     train_corpora(list(study.corpora.values()), own)
     study.left_out += [f"{shape.name}: {reason}" for reason in own.left_out]
     study.tables.links |= own.tables.links

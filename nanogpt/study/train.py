@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import math
 import time
@@ -126,9 +127,12 @@ def train_corpora(corpora: Sequence[Corpus], study: Study) -> None:
     size = trainings_together(config, planned[0][0])
     to_do = [(corpus, own) for corpus, own in planned
              if not study.cells.whole(training_digest(corpus, own, study.size))]
+    groups = [(to_do[begin:begin + size], Share(begin, len(to_do))) for begin in range(0, len(to_do), size)]
+    work = functools.partial(train_or_read, study=study, trainings=len(planned))
     ended: dict[tuple[str, int], EndedTraining] = {}
-    for begin in range(0, len(to_do), size):
-        ended |= train_group(to_do[begin:begin + size], study, len(planned), Share(begin, len(to_do)))
+    texts = [*study.corpora.values(), *(corpus for corpus, _ in to_do)]
+    for of_group in study.engine.each(work, groups, texts, models=size):
+        ended |= of_group
     for corpus, own in planned:         # tables have this order, whichever of them was read back
         if run := study.cells.whole(training_digest(corpus, own, study.size)):
             ended[corpus.name, own.seed] = read_training(run, study)
@@ -140,6 +144,9 @@ def train_corpora(corpora: Sequence[Corpus], study: Study) -> None:
             study.add(training.run, training.tables)
     if not study.models and not study.size:
         raise UserError("; ".join(study.left_out))
+    if study.engine.is_concurrent and not study.size:
+        for domain, last in {model.domain: model for model in study.models}.items():
+            registry.settle(domain, last.uri)
 
 
 def training_digest(corpus: Corpus, config: Config, size: str = "") -> str:
@@ -157,6 +164,17 @@ def read_training(run: TrackedRun, study: Study) -> EndedTraining:
     models = {step: model for step, (model, _) in logged.items()}
     return EndedTraining(run, tables, staged(models if study.size else registered(
         models, run, {step: tags for step, (_, tags) in logged.items()})))
+
+
+def train_or_read(group: tuple[Sequence[tuple[Corpus, Config]], Share], study: Study, trainings: int
+                  ) -> dict[tuple[str, int], EndedTraining]:
+    """Train a group, but for those that a worker had trained before it died: they are read back."""
+    planned, share = group
+    whole = {(corpus.name, own.seed): study.cells.whole(training_digest(corpus, own, study.size))
+             for corpus, own in planned}
+    ended = {training: read_training(run, study) for training, run in whole.items() if run}
+    to_do = [(corpus, own) for corpus, own in planned if (corpus.name, own.seed) not in ended]
+    return ended | (train_group(to_do, study, trainings, share) if to_do else {})
 
 
 def train_group(planned: Sequence[tuple[Corpus, Config]], study: Study, trainings: int, share: Share
@@ -204,6 +222,7 @@ def open_training(corpus: Corpus, config: Config, study: Study, parent: str) -> 
             training.rows = [{"domain": corpus.name, "training_seed": config.seed} | row for row in run.history(METRICS)
                              if row["step"] <= kept]
             if training.state:
+                log.info("      %s goes on from step %d", run.name, training.state.step)
                 study.cells.continued.append(f"{run.name} (step {training.state.step})")
         if not training.rows:
             run.datasets([text_dataset(corpus)], "training")

@@ -7,6 +7,7 @@ import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 
@@ -16,6 +17,7 @@ from nanogpt.evaluation.evaluate import losses_together
 from nanogpt.model.checkpoint import Checkpoint
 from nanogpt.model.device import resolve_device
 from nanogpt.study.cells import Cells, cell_digest
+from nanogpt.study.engine import Engine, LocalEngine
 from nanogpt.study.estimate import part
 from nanogpt.study.inputs import StudiedModel
 from nanogpt.study.phase import Study
@@ -35,6 +37,7 @@ from nanogpt.study.transfer_runs import (
 from nanogpt.text.corpus import Corpus
 from nanogpt.transfer.finetune import AdaptationPoint, FineTuning, ZeroShot, adapt, few_shot_windows, transfers_together
 from nanogpt.transfer.tuning import (
+    Each,
     Trial,
     best_rate,
     open_storage,
@@ -53,15 +56,10 @@ TestLosses = dict[tuple[str, str], float]
 
 @dataclass
 class Unadapted:
-    """What the models of all cells lose before they are adapted, each read once, when it is first asked for."""
+    """What the models of all cells lose before they are adapted, each read once."""
 
-    cells: Sequence[TransferCell]
-    config: Config
     validation: ZeroShot = field(default_factory=dict)
-
-    @functools.cached_property
-    def test(self) -> TestLosses:
-        return test_losses(self.cells, self.config)
+    test: TestLosses = field(default_factory=dict)
 
 
 RATES_OF_CELL = 2
@@ -82,7 +80,8 @@ def transfer_models(study: Study) -> None:
 
     The caller has checked the grid (`check_grid`) before the first phase.
     """
-    transfer_cells(grid_cells(study.models, study.corpora, study.config), study.config, study.tables, study.cells)
+    cells = grid_cells(study.models, study.corpora, study.config)
+    transfer_cells(cells, study.config, study.tables, study.cells, engine=study.engine)
     fill_measures(study.tables)
 
 
@@ -97,7 +96,7 @@ def check_grid(config: Config, corpora: Mapping[str, Corpus]) -> None:
 
 
 def transfer_cells(cells: Sequence[TransferCell], config: Config, tables: Tables, known: Cells | None = None, *,
-                   learning_rate: float | None = None, alone: bool = False) -> None:
+                   learning_rate: float | None = None, alone: bool = False, engine: Engine | None = None) -> None:
     """Transfer every cell, log each model and target in a run, and register the best of each source and target.
 
     Models and targets whose run is among the `known` cells are read back.
@@ -107,24 +106,65 @@ def transfer_cells(cells: Sequence[TransferCell], config: Config, tables: Tables
     """
     if learning_rate is not None:
         require(0 <= learning_rate < math.inf, "rate must be >= 0 and finite", learning_rate)
-    known, before = known or Cells(), Unadapted(cells, config)
+    known, before, size = known or Cells(), Unadapted(), transfers_together(config)
+    each: Each = functools.partial((engine or LocalEngine()).each, shared=shared_by(cells, before), models=size)
     tuned: dict[TransferCell, TunedCell] = {}
     for shots in dict.fromkeys(cell.shots for cell in cells):
         group, own_config = [cell for cell in cells if cell.shots == shots], with_shots(config, shots)
         tuned |= zip(group, [TunedCell({"fixed": learning_rate}) for _ in group] if learning_rate is not None else (
-            tune_alone(group, own_config, before) if alone else tune_grid(group, own_config, tables, known, before)),
-            strict=True)
-    logged: list[LoggedPair] = []
-    pairs = len({cell.pair for cell in cells})
-    for group in groups_of_pairs(cells, config):
-        digests = {cell.pair: pair_digest(cell, config) for cell in group}
-        done = {} if all(map(known.whole, digests.values())) else transfer_pairs(group, tuned, config, before)
-        for pair, digest in digests.items():
-            of_pair = [cell for cell in group if cell.pair == pair]
-            logged.append(read_pair(run, of_pair, tables, known) if (run := known.whole(digest)) else
-                          log_pair(done[pair][0], done[pair][1], config, tables, digest, alone=alone))
-        log.info("      %d of %d transfers", len(logged), pairs, extra=part(len(logged), pairs))
+            tune_alone(group, own_config, before) if alone else
+            tune_grid(group, own_config, tables, known, before, each)), strict=True)
+    logged = list[LoggedPair]()
+    for pair in logged_pairs(cells, tuned, config, before, known, each, alone=alone):
+        pair.add_to(tables)
+        logged.append(pair)
     register_best(logged, config)
+
+
+def shared_by(cells: Sequence[TransferCell], before: Unadapted) -> list[Any]:
+    """List the large things that cells have in common, and the losses that whoever reads them adds to."""
+    corpora = (corpus for cell in cells for corpus in (cell.target, cell.own) if corpus)
+    return [*dict.fromkeys(corpora), *dict.fromkeys(cell.model.checkpoint for cell in cells), before.validation]
+
+
+@dataclass(frozen=True)
+class PairsToDo:
+    """A group of cells that are transferred together, and those of its pairs, by digest, that are not known yet."""
+
+    cells: Sequence[TransferCell]
+    tuned: Sequence[TunedCell]
+    digests: Mapping[tuple[str, str], str]
+
+
+def logged_pairs(cells: Sequence[TransferCell], tuned: Mapping[TransferCell, TunedCell], config: Config,
+                 before: Unadapted, known: Cells, each: Each, *, alone: bool) -> Iterator[LoggedPair]:
+    """Transfer all pairs, group by group, but for those that are known, which are read back."""
+    groups = list(groups_of_pairs(cells, config))
+    whole = {cell.pair: known.whole(pair_digest(cell, config)) for cell in {cell.pair: cell for cell in cells}.values()}
+    unknown = [PairsToDo(group, [tuned[cell] for cell in group], digests) for group in groups if (
+        digests := {cell.pair: pair_digest(cell, config) for cell in group if not whole[cell.pair]})]
+    if unknown:
+        before.test |= test_losses(cells, config, each)
+    work = functools.partial(transfer_and_log, config=config, before=before, known=known, alone=alone)
+    done, logged = each(work, unknown), 0
+    for group in groups:
+        of_group = {cell.pair: [other for other in group if other.pair == cell.pair] for cell in group}
+        new = next(done) if not all(whole[pair] for pair in of_group) else {}
+        for pair, of_pair in of_group.items():
+            run = whole[pair]
+            yield read_pair(run, of_pair, known) if run else new[pair]
+        logged += len(of_group)
+        log.info("      %d of %d transfers", logged, len(whole), extra=part(logged, len(whole)))
+
+
+def transfer_and_log(to_do: PairsToDo, config: Config, before: Unadapted, known: Cells, *, alone: bool
+                     ) -> dict[tuple[str, str], LoggedPair]:
+    """Transfer a group and log its pairs that are not known; those that a worker logged before it died are read."""
+    whole = {pair: known.whole(digest) for pair, digest in to_do.digests.items()}
+    tuned = dict(zip(to_do.cells, to_do.tuned, strict=True))
+    done = {} if all(whole.values()) else transfer_pairs(to_do.cells, tuned, config, before)
+    return {pair: read_pair(run, [cell for cell in to_do.cells if cell.pair == pair], known) if (run := whole[pair])
+            else log_pair(*done[pair], config, digest, alone=alone) for pair, digest in to_do.digests.items()}
 
 
 def with_shots(config: Config, shots: int) -> Config:
@@ -134,7 +174,7 @@ def with_shots(config: Config, shots: int) -> Config:
 def pair_digest(cell: TransferCell, config: Config) -> str:
     """Return the digest of the cell of a model and a target, with all shots."""
     corpora = [corpus for corpus in (cell.target, cell.own) if corpus]
-    return cell_digest("transfer", config, corpora, cell.pair, cell.model.stages, cell.model.uri)
+    return cell_digest("transfer", config, corpora, cell.pair, cell.model.stages)
 
 
 def groups_of_pairs(cells: Sequence[TransferCell], config: Config) -> Iterator[list[TransferCell]]:
@@ -176,7 +216,7 @@ def tune_cells(cells: Sequence[TransferCell], config: Config, zero_shot: ZeroSho
 
 
 def tune_grid(cells: Sequence[TransferCell], config: Config, tables: Tables, known: Cells, before: Unadapted,
-              ) -> list[TunedCell]:
+              each: Each) -> list[TunedCell]:
     """Tune a rate for each stage over cells of all its pairs at once, with equal budgets, in a run for each stage.
 
     The tuned rate is the stage's, or with `tune_by=cell` the cell's own best among the same trials. The fixed rate is
@@ -188,7 +228,7 @@ def tune_grid(cells: Sequence[TransferCell], config: Config, tables: Tables, kno
     pairs = {stage: [(cells[i].model.checkpoint, cells[i].target) for i in tuned_on[stage]] for stage in stages}
     names = {stage: study_name(pairs[stage], f"{stage}-to-all", config, known.owner) for stage in stages}
     studies = [open_study(name, config.transfer.storage) for name in names.values()]
-    tried = tune(studies, list(pairs.values()), config, before.validation)
+    tried = tune(studies, list(pairs.values()), config, before.validation, each)
     trials_of = dict(zip(stages, tried, strict=True))
     fixed = shared_rate(list(trials_of.values()))
     tuned: dict[int, TunedCell] = {}
@@ -301,19 +341,23 @@ def fine_tune(jobs: Sequence[Job], cells: Sequence[TransferCell], config: Config
         yield FineTuned([replace(point, checkpoint=None) for point in points], checkpoint.step, test)
 
 
-def test_losses(cells: Sequence[TransferCell], config: Config) -> TestLosses:
+def test_losses(cells: Sequence[TransferCell], config: Config, each: Each) -> TestLosses:
     """Score the models of all cells, before they are adapted, on the test texts of targets and of their own domains."""
     wanted = {(cell.model.checkpoint.sha256, corpus.name): (cell.model.checkpoint, corpus)
               for cell in cells for corpus in (cell.target, cell.own) if corpus}
     checkpoints, corpora = zip(*wanted.values(), strict=True)
-    return dict(zip(wanted, losses_on_test(checkpoints, corpora, config), strict=True))
+    return dict(zip(wanted, losses_on_test(checkpoints, corpora, config, each), strict=True))
 
 
-def losses_on_test(checkpoints: Sequence[Checkpoint], corpora: Sequence[Corpus], config: Config) -> list[float]:
+def losses_on_test(checkpoints: Sequence[Checkpoint], corpora: Sequence[Corpus], config: Config, each: Each = map
+                   ) -> list[float]:
     """Score each checkpoint on the test text of the corpus in its place, bits per byte, as many together as may be."""
-    size, losses = transfers_together(config), list[float]()
-    for begin in range(0, len(checkpoints), size):
-        splits = [corpus.test.spread(config.analysis.eval_characters) for corpus in corpora[begin:begin + size]]
-        scored = losses_together(checkpoints[begin:begin + size], splits, resolve_device(config.device))
-        losses += [bits_per_byte for bits_per_byte, _ in scored]
-    return losses
+    size, scored = transfers_together(config), list(zip(checkpoints, corpora, strict=True))
+    batches = [scored[begin:begin + size] for begin in range(0, len(scored), size)]
+    return [loss for losses in each(functools.partial(losses_of_batch, config=config), batches) for loss in losses]
+
+
+def losses_of_batch(scored: Sequence[tuple[Checkpoint, Corpus]], config: Config) -> list[float]:
+    splits = [corpus.test.spread(config.analysis.eval_characters) for _, corpus in scored]
+    losses = losses_together([checkpoint for checkpoint, _ in scored], splits, resolve_device(config.device))
+    return [bits_per_byte for bits_per_byte, _ in losses]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import shutil
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -128,7 +127,14 @@ class LoggedPair:
     results: Sequence[CellResult]
     adapted: Checkpoint
     run: TrackedRun
-    path: Path                  # the local file of `adapted`
+
+    def add_to(self, tables: Tables) -> None:
+        """Add its rows, each with the run that holds it, and the link to that run."""
+        own = tables_of(self.results)
+        for row in (row for rows in own.rows.values() for row in rows):
+            row["run_id"] = self.run.id
+        tables.links[self.run.name] = self.run.link
+        tables.add_all(own)
 
     @property
     def best(self) -> CellResult:
@@ -141,8 +147,8 @@ def curve_rows(run: FineTunedRun, cell: Row) -> Iterator[Row]:
                                 "validation_nats": point.nats_per_character}
 
 
-def log_pair(results: Sequence[CellResult], adapted: Checkpoint, config: Config, tables: Tables, digest: str, *,
-             alone: bool) -> LoggedPair:
+def log_pair(results: Sequence[CellResult], adapted: Checkpoint, config: Config, digest: str, *, alone: bool
+             ) -> LoggedPair:
     """Log all shots of a model and a target in a run: learning curves, tables, and the best adapted model as a file.
 
     The results are kept there too, as the cell of this digest.
@@ -152,15 +158,13 @@ def log_pair(results: Sequence[CellResult], adapted: Checkpoint, config: Config,
     with open_run(pair_name(cell), config, **{CELL: digest}, phase="transfer", parent_uri=cell.model.uri,
                   corpus_sha256=cell.target.source.sha256, vocabulary_sha256=cell.target.vocabulary.sha256,
                   **cell.row | {"shots": shots}) as run:
-        tables.links[run.name] = run.link
         for result in results:
             if alone:
                 log_trials(run, result.trials, result.study, config)
             elif result.trials:
                 run.tags({"optuna_study": result.study, "optuna_storage": config.transfer.storage})
         run.metrics_by_step(view_metrics(results))
-        path = save_checkpoint(adapted, scratch_path(ADAPTED.name))
-        run.file(path, ADAPTED.parent.as_posix())
+        run.file(save_checkpoint(adapted, scratch_path(ADAPTED.name)), ADAPTED.parent.as_posix())
         log_tables(run, pair_tables, show=alone)
         if alone:
             log_alone(run, pair_tables, config)
@@ -168,22 +172,15 @@ def log_pair(results: Sequence[CellResult], adapted: Checkpoint, config: Config,
         kept = Tables()
         kept.add(RESULTS, map(asdict_without_cell, results))
         keep(run, kept)
-    tables.add_all(pair_tables)
-    return LoggedPair(results, adapted, run, path)
+    return LoggedPair(results, adapted, run)
 
 
-def read_pair(run: TrackedRun, cells: Sequence[TransferCell], tables: Tables, known: Cells) -> LoggedPair:
+def read_pair(run: TrackedRun, cells: Sequence[TransferCell], known: Cells) -> LoggedPair:
     """Read all shots of a model and a target back from the run that holds them."""
     known.reuse(run)
-    tables.links[run.name] = run.link
     results = [result_of(cell, row) for cell, row in zip(cells, kept_tables(run).rows[RESULTS], strict=True)]
-    pair_tables = tables_of(results)
-    for row in (row for rows in pair_tables.rows.values() for row in rows):
-        row["run_id"] = run.id
-    tables.add_all(pair_tables)
     with run.download(ADAPTED.as_posix()) as copy:
-        path = Path(shutil.copy(copy, scratch_path(ADAPTED.name)))
-    return LoggedPair(results, load_checkpoint(path), run, path)
+        return LoggedPair(results, load_checkpoint(copy), run)
 
 
 def tables_of(results: Iterable[CellResult]) -> Tables:
@@ -325,7 +322,8 @@ def register_pair(logged: LoggedPair, config: Config) -> None:
     with open_run(logged.run.name, resume=logged.run.id) as run:
         facts = {"domain": adapted.domain, "step": adapted.step}
         model_id = next((model_id for model_id, _ in registry.logged_models(run.id, run.experiment_id)),
-                        "") or registry.log_model(adapted, logged.path, facts | tags, run.id)
+                        "") or registry.log_model(
+                            adapted, save_checkpoint(adapted, scratch_path(ADAPTED.name)), facts | tags, run.id)
         run.metrics({"transfer/validation_bits_per_byte": best.loss}, adapted.step, model_id)
     (uri,) = registry.register([registry.ToRegister(adapted, model_id, tags)], run.id)
     registry.set_alias(registry.best_of(uri), "best")

@@ -157,9 +157,10 @@ def register(logged: Sequence[ToRegister], run_id: str) -> list[str]:
     numbers = version_numbers(name)
     if new := [model for model in logged if model.identity not in numbers]:
         for model in new:
-            client.create_model_version(
-                name, source=f"models:/{model.model_id}", model_id=model.model_id, run_id=run_id,
-                description=cards.version_card(model.checkpoint, model.tags, model.model_id), tags=model.version_tags)
+            again_if_beaten(functools.partial(
+                client.create_model_version, name, source=f"models:/{model.model_id}", model_id=model.model_id,
+                run_id=run_id, description=cards.version_card(model.checkpoint, model.tags, model.model_id),
+                tags=model.version_tags))
         numbers = version_numbers(name)
     for number in (number for model in logged for number in numbers[model.identity][1:]):
         with suppress_code("RESOURCE_DOES_NOT_EXIST"):
@@ -189,6 +190,15 @@ def logged_models(run_id: str, experiment_id: str) -> list[tuple[str, Mapping[st
     """List id and tags of each model that a run has logged wholly."""
     models = mlflow.search_logged_models([experiment_id], f"source_run_id = '{run_id}'", output_format="list")
     return [(model.model_id, model.tags) for model in models if model.status == LoggedModelStatus.READY]
+
+
+def settle(domain: str, uri: str) -> None:
+    """Point `best` at the best version, and write the card anew, where several processes have registered versions.
+
+    Each has done so when it ended, by what the others had registered by then.
+    """
+    set_alias(best_of(uri), "best")
+    write_card(model_name(domain))
 
 
 def write_card(name: str) -> None:

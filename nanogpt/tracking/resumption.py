@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +23,7 @@ from nanogpt.config import RESUME_AUTO, RESUME_OFF
 from nanogpt.errors import UserError, require
 from nanogpt.model.processes import is_dead, this_process
 from nanogpt.tracking.new_store import create_missing_store
-from nanogpt.tracking.run import CELL, PROCESS, WHOLE, TrackedRun
+from nanogpt.tracking.run import CELL, PROCESS, WHOLE, TrackedRun, run_above
 
 log = logging.getLogger("nanogpt")
 
@@ -51,9 +51,20 @@ def close_dead_runs() -> None:
         by_process.setdefault(run.data.tags.get(PROCESS, ""), []).append(run)
     for process, runs in by_process.items():
         if process and has_ended(process, runs):
-            for run in runs:
-                status = "FINISHED" if WHOLE in run.data.tags else "KILLED"
-                mlflow.MlflowClient().set_terminated(run.info.run_id, status)
+            close(runs)
+
+
+def close(runs: Iterable[Run]) -> None:
+    """Mark runs that nobody has open any more KILLED, or FINISHED where their result is whole."""
+    for run in runs:
+        status = "FINISHED" if WHOLE in run.data.tags else "KILLED"
+        mlflow.MlflowClient().set_terminated(run.info.run_id, status)
+
+
+def close_below(run_id: str) -> None:
+    """Close what is open below a run, whose workers have ended."""
+    close(mlflow.search_runs(search_all_experiments=True, output_format="list", filter_string=
+                             f"tags.mlflow.parentRunId = '{run_id}' AND attributes.status = 'RUNNING'"))
 
 
 def has_ended(process: str, runs: list[Run]) -> bool:
@@ -126,10 +137,28 @@ def claim(run_id: str) -> bool:
 
 def cells_below(run: TrackedRun) -> Mapping[str, StoredCell]:
     """Find the cells of a study by their digests; of several runs of one cell the whole one, else the newest."""
-    below = mlflow.search_runs([run.experiment_id], f"tags.mlflow.parentRunId = '{run.id}'", output_format="list",
-                               order_by=["attributes.start_time ASC"])
+    return by_digest(runs_below(run.id, run.experiment_id))
+
+
+def cell_above(digest: str) -> StoredCell | None:
+    """Find, in a worker, the cell that an earlier one has begun and died; its run, if it was left open, is closed."""
+    above = run_above()
+    if above is None:
+        return None
+    begun = runs_below(above.id, above.experiment_id, f"AND tags.`{CELL}` = '{digest}'")
+    close(run for run in begun if run.info.status == "RUNNING")
+    return by_digest(begun).get(digest)
+
+
+def runs_below(run_id: str, experiment_id: str, rule: str = "") -> Sequence[Run]:
+    return mlflow.search_runs([experiment_id], f"tags.mlflow.parentRunId = '{run_id}' {rule}", output_format="list",
+                              order_by=["attributes.start_time ASC"])
+
+
+def by_digest(runs: Iterable[Run]) -> Mapping[str, StoredCell]:
+    """Give the cells of runs, the oldest first, by their digests."""
     cells: dict[str, StoredCell] = {}
-    for stored in below:
+    for stored in runs:
         tags, info = stored.data.tags, stored.info
         digest, is_whole = tags.get(CELL), WHOLE in tags
         if digest and (is_whole or digest not in cells or not cells[digest].is_whole):

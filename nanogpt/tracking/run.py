@@ -26,7 +26,14 @@ from mlflow.entities import DatasetInput, InputTag, LoggedModelInput, Metric, Pa
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.utils.file_utils import local_file_uri_to_path
-from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT, MLFLOW_LOGGED_ARTIFACTS, MLFLOW_PARENT_RUN_ID
+from mlflow.utils.mlflow_tags import (
+    MLFLOW_DATASET_CONTEXT,
+    MLFLOW_LOGGED_ARTIFACTS,
+    MLFLOW_PARENT_RUN_ID,
+    MLFLOW_SOURCE_NAME,
+    MLFLOW_SOURCE_TYPE,
+    MLFLOW_USER,
+)
 from mlflow.utils.time import get_current_time_millis
 from mlflow.utils.uri import is_local_uri
 
@@ -263,10 +270,47 @@ outermost_runs: list[TrackedRun] = []
 """Those that this process has opened, the last one at the end."""
 
 
+@dataclass(frozen=True)
+class RunAbove:
+    """A run that another process has open and below which this one opens its own, and what these take of it."""
+
+    id: str
+    experiment_id: str
+    artifacts: str                  # where its files are
+    tags: Mapping[str, str]         # whose they are, and the process that answers for them
+
+
+_above: list[RunAbove] = []
+
+
+def run_above() -> RunAbove | None:
+    """Give the run of another process below which this one opens its own; None in a process that stands alone."""
+    return _above[-1] if _above else None
+
+
+def as_run_above() -> RunAbove:
+    """Give the run that was opened last as that below which other processes open theirs."""
+    run = mlflow.get_run(open_run_id())
+    tags, info = run.data.tags, run.info
+    taken = {name: tags[name] for name in (MLFLOW_USER, MLFLOW_SOURCE_NAME, MLFLOW_SOURCE_TYPE) if name in tags}
+    return RunAbove(info.run_id, info.experiment_id, str(info.artifact_uri),
+                    taken | {PROCESS: json.dumps(this_process())})
+
+
+@contextmanager
+def opened_below(above: RunAbove) -> Iterator[None]:
+    """Have the runs of the block, which are no other run's, open below a run of another process."""
+    _above.append(above)
+    try:
+        yield
+    finally:
+        _above.pop()
+
+
 def open_run_id() -> str:
-    """Give the id of the run that was opened last; '' where none is open."""
-    run = mlflow.active_run()
-    return str(run.info.run_id) if run else ""
+    """Give the id of the run that was opened last, here or by the process above; '' where none is open."""
+    run, above = mlflow.active_run(), run_above()
+    return str(run.info.run_id) if run else above.id if above else ""
 
 
 @contextmanager
@@ -279,16 +323,21 @@ def open_run(name: str, config: Config | None = None, resume: str = "", parent: 
     logged; at the outermost run also what git has not committed and, every ten seconds, the load of the machine. A
     failure inside marks it FAILED, the end of the process KILLED.
     """
-    outermost = mlflow.active_run() is None
+    alone = mlflow.active_run() is None
+    above = run_above() if alone else None
+    outermost = alone and above is None
     if outermost:
         create_missing_store()
         create_named_experiment()
     if resume:
         mark_unused()
     owner = {PROCESS: json.dumps(this_process())} | (launch_tags() if outermost else {})
+    if above:
+        owner |= {**above.tags, MLFLOW_PARENT_RUN_ID: above.id}
     # the owner is told from the first moment: a kill may be the next
-    with closed_in_any_case() as ids, mlflow.start_run(resume or None, run_name=name, nested=not outermost, tags=owner,
-                                                       log_system_metrics=outermost) as active:
+    with closed_in_any_case() as ids, mlflow.start_run(
+            resume or None, above.experiment_id if above else None, run_name=name, nested=not outermost, tags=owner,
+            log_system_metrics=outermost) as active:
         run = TrackedRun(active.info.run_id, active.info.experiment_id, name)
         ids.append(run.id)
         _open.append(run.id)

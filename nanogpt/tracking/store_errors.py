@@ -76,6 +76,7 @@ WAITED = "the store was waited for in vain"
 """The note of an error after which nothing else waits for the store."""
 UNAVAILABLE = (502, 503, 504)
 SQLITE_HEADER = b"SQLite format 3\0"
+BEATEN = ("unique constraint", "model version creation error")
 ATTEMPTS = 5
 """At a write that other processes make at once."""
 STORE_ERRORS = (MlflowException, SQLAlchemyError, OSError)
@@ -224,7 +225,7 @@ def again_if_beaten(write: Callable[[], object]) -> None:
             write()
             return
         except MlflowException as error:
-            if "unique constraint" not in str(error).lower() or attempt == ATTEMPTS - 1:
+            if not any(sign in str(error).lower() for sign in BEATEN) or attempt == ATTEMPTS - 1:
                 raise
 
 

@@ -213,8 +213,13 @@ def trainings_together(config: Config, corpus: Corpus) -> int:
         return 1
     if config.train.train_together or resolve_device(config.device).type != "cuda":
         return config.train.train_together or 1
+    return models_that_fill_gpu(config, len(corpus.vocabulary))
+
+
+def models_that_fill_gpu(config: Config, vocab_size: int) -> int:
+    """Say how many trainings at once give a GPU enough to do."""
     characters = config.train.batch_size * config.model.block_size
-    weights = count_weights(config.model, len(corpus.vocabulary))
+    weights = count_weights(config.model, vocab_size)
     return max(1, min(MOST_TOGETHER, int(STEP_FILLS_GPU / (weights * characters))))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import logging
@@ -9,9 +10,10 @@ import math
 import os
 import random
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 import optuna
 from optuna.storages import JournalStorage
@@ -51,6 +53,14 @@ STARTUP_TRIALS = 4
 """Trials before the pruner compares, and before TPE models."""
 Pair = tuple[Checkpoint, Corpus]
 """What is adapted to what."""
+A = TypeVar("A")
+R = TypeVar("R")
+
+
+class Each(Protocol):
+    """Does the same work for each input, as `map`, here or elsewhere; elsewhere an iterator's items come as a list."""
+
+    def __call__(self, work: Callable[[A], R], inputs: Sequence[A], /) -> Iterator[R]: ...
 
 
 @dataclass(frozen=True)
@@ -146,7 +156,7 @@ def open_study(name: str, storage: str) -> optuna.Study:
 
 
 def tune(studies: Sequence[optuna.Study], pairs: Sequence[Sequence[Pair]], config: Config,
-         zero_shot: ZeroShot | None = None) -> list[list[Trial]]:
+         zero_shot: ZeroShot | None = None, each: Each = map) -> list[list[Trial]]:
     """Run trials until each study has `trials` that ended or were pruned; returns them, earlier sessions' first.
 
     A trial adapts all `pairs` of its study at one rate, each to `tuning_seeds` draws of windows; its value is the mean
@@ -162,7 +172,7 @@ def tune(studies: Sequence[optuna.Study], pairs: Sequence[Sequence[Pair]], confi
         describe(study, of_study, config)
     while waiting := [i for i, trials in enumerate(trials_of) if len(trials) < config.transfer.trials]:
         running = [RunningTrial(ask(studies[i], len(trials_of[i]), config), pairs[i], config) for i in waiting]
-        run_trials(running, config, zero_shot)
+        run_trials(running, config, zero_shot, each)
         for i, trial in zip(waiting, running, strict=True):
             trials_of[i].append(as_trial(trial.end(studies[i]), studies[i], len(trials_of[i])))
     return trials_of
@@ -242,14 +252,19 @@ class RunningTrial:
         return study.tell(self.trial, self.value, state=state)
 
 
-def run_trials(running: Sequence[RunningTrial], config: Config, zero_shot: ZeroShot | None = None) -> None:
-    """Adapt the members of all trials, as many as one batched model as is configured, and report point by point."""
+def run_trials(running: Sequence[RunningTrial], config: Config, zero_shot: ZeroShot | None = None, each: Each = map
+               ) -> None:
+    """Adapt the members of all trials, as many as one batched model as is configured, and report point by point.
+
+    `each` adapts the batches. Of a curve that comes whole, what was adapted after all its trials were pruned is left.
+    """
     members = [member for trial in running for member in trial.members]
     owners = [trial for trial in running for _ in trial.members]
     size = transfers_together(config)
     batches = [slice(begin, begin + size) for begin in range(0, len(members), size)]
+    work = functools.partial(adapt, config=config, keep=False, zero_shot=zero_shot)
     curves: list[Iterator[Sequence[AdaptationPoint | None]]] = [
-        adapt(members[batch], config, keep=False, zero_shot=zero_shot) for batch in batches]
+        iter(curve) for curve in each(work, [members[batch] for batch in batches])]
     ended = False
     while not ended:
         latest: list[AdaptationPoint | None] = [None] * len(members)

@@ -111,10 +111,13 @@ def wait_for_port(port: int, process: subprocess.Popen[bytes]) -> None:
 
 
 @contextmanager
-def tracking_server(folder: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    """The address and the process of an MLflow server with a store in a folder; it ends with all that it started."""
-    port = free_port()
-    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{folder}/server/mlflow.db",
+def tracking_server(folder: Path, database: str = "") -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """The address and the process of an MLflow server with its files in a folder; it ends with all that it started.
+
+    Its store is the database of this address, else a file there.
+    """
+    port, database = free_port(), database or f"sqlite:///{folder}/server/mlflow.db"
+    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", database,
                "--artifacts-destination", str(folder / "artifacts"), "--workers", "1", "--port", str(port)]
     (folder / "server").mkdir()
     environment = elsewhere_environment("") | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import pwd
-import shutil
-import signal
 import sqlite3
 import subprocess
 import sys
@@ -13,13 +9,14 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 
 import mlflow
 import pytest
 from click.testing import CliRunner
-from support import elsewhere_environment, free_port, wait_for_port
+from support import elsewhere_environment, free_port
+from support.database import postgres
 from werkzeug.security import generate_password_hash
 
 import nanogpt
@@ -27,35 +24,6 @@ from nanogpt.commands.registry import registry as registry_command
 from nanogpt.commands.train import train
 
 NAME, PASSWORD = "ada", "a-long-password"
-
-
-def postgres_binary(name: str) -> str | None:
-    places = [str(path) for path in sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)]
-    return shutil.which(name, path=os.pathsep.join([*places, os.environ["PATH"]]))
-
-
-@contextmanager
-def postgres() -> Iterator[str]:
-    """The address of a database of our own; PostgreSQL refuses to run as root, so then as `nobody`."""
-    initdb, server = postgres_binary("initdb"), postgres_binary("postgres")
-    if not initdb or not server:
-        pytest.skip("no PostgreSQL is installed: apt-get install postgresql")
-    user = "nobody" if os.geteuid() == 0 else None
-    folder, port = Path(tempfile.mkdtemp(prefix="nanogpt-postgres-")), free_port()
-    try:
-        if user:
-            os.chown(folder, pwd.getpwnam(user).pw_uid, -1)
-        subprocess.run([initdb, "-D", folder / "data", "-U", NAME, "-A", "trust", "--no-sync"], user=user, cwd=folder,
-                       check=True, capture_output=True)
-        command = [server, "-D", folder / "data", "-p", str(port), "-k", folder, "-h", "127.0.0.1", "-F"]
-        with subprocess.Popen(command, user=user, cwd=folder, stderr=subprocess.DEVNULL) as process:
-            try:
-                wait_for_port(port, process)
-                yield f"postgresql://{NAME}@127.0.0.1:{port}/postgres"
-            finally:
-                process.send_signal(signal.SIGQUIT)     # at once: what it keeps is removed
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="module")
