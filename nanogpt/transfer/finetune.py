@@ -5,9 +5,7 @@ Shape suffixes: M members, K shots, B rows of each member in a step, N = M · B,
 
 from __future__ import annotations
 
-import logging
 import math
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -28,9 +26,6 @@ from nanogpt.training.schedule import evenly_spaced_steps, rate_factor
 from nanogpt.training.stacked import MemberAdam, stack, weights_of_member
 from nanogpt.training.step import make_step
 
-log = logging.getLogger("nanogpt")
-
-SECONDS_BETWEEN_LINES = 10
 WARMUP_STEPS = 3
 TOGETHER_ON_GPU = 64
 LARGEST_STEP = 1e12
@@ -132,7 +127,7 @@ def adapt(members: Sequence[FineTuning], config: Config, *, keep: bool = True, z
                    [member.seed for member in members])
     points = set(evenly_spaced_steps(settings.transfer_steps, settings.curve_points))
     stopped = [Stopped(0, math.inf, member.checkpoint.weights) for member in members]
-    for step in told_steps(settings.transfer_steps, len(members)):
+    for step in range(settings.transfer_steps + 1):
         if step in points:
             losses = (validation_losses(model, members, settings.curve_characters) if step or len(members) > 1 else
                       [zero_shot_losses(model, members[0], settings.curve_characters, zero_shot)])
@@ -146,16 +141,6 @@ def adapt(members: Sequence[FineTuning], config: Config, *, keep: bool = True, z
                 return
         set_rate_factor([optimizer], rate_factor(step, settings.transfer_steps, WARMUP_STEPS, 0.0))
         step_once(*next(feed))
-
-
-def told_steps(steps: int, transfers: int) -> Iterator[int]:
-    """Count from 0 to `steps`, and say every ten seconds how far that is."""
-    said = time.monotonic()
-    for step in range(steps + 1):
-        yield step
-        if time.monotonic() - said > SECONDS_BETWEEN_LINES:
-            said = time.monotonic()
-            log.info("      step %d of %d of %d transfers at once", step, steps, transfers)
 
 
 def shown_to(members: Sequence[FineTuning], shots: int) -> Tensor:

@@ -9,6 +9,7 @@ import logging
 import math
 import os
 import random
+import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -49,6 +50,7 @@ BY_PAIR = "by_pair"
 """The attribute of a trial with the loss of each source and target."""
 FIRST_TUNING_SEED = 10_000
 """Windows that trials adapt to are drawn with seeds so far above those of the transfers that are reported."""
+SECONDS_BETWEEN_LINES = 10.0
 STARTUP_TRIALS = 4
 """Trials before the pruner compares, and before TPE models."""
 Pair = tuple[Checkpoint, Corpus]
@@ -170,11 +172,16 @@ def tune(studies: Sequence[optuna.Study], pairs: Sequence[Sequence[Pair]], confi
     zero_shot = {} if zero_shot is None else zero_shot
     for study, of_study in zip(studies, pairs, strict=True):
         describe(study, of_study, config)
+    said = time.monotonic()
     while waiting := [i for i, trials in enumerate(trials_of) if len(trials) < config.transfer.trials]:
         running = [RunningTrial(ask(studies[i], len(trials_of[i]), config), pairs[i], config) for i in waiting]
         run_trials(running, config, zero_shot, each)
         for i, trial in zip(waiting, running, strict=True):
             trials_of[i].append(as_trial(trial.end(studies[i]), studies[i], len(trials_of[i])))
+        if time.monotonic() - said > SECONDS_BETWEEN_LINES:
+            said = time.monotonic()
+            log.info("      %d of %d trials with %d shots", min(map(len, trials_of)), config.transfer.trials,
+                     config.transfer.shots)
     return trials_of
 
 
