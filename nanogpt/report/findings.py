@@ -169,6 +169,9 @@ def scaling_findings(fits: pd.DataFrame, worth: pd.DataFrame) -> Iterator[str]:
                f"with their number to the power of {listed(parts)} (95 % intervals over sizes). That holds for one "
                "amount of text, one number of steps and a rule for learning rates that was not tuned for each size; it "
                "says nothing of larger models or more text.")
+        for (most, tried), rows in laws[laws["tried_to"] > laws["most"]].groupby(["most", "tried_to"], sort=False):
+            yield (f"On {listed(rows['domain'].tolist())} models of more than {most:,.0f} weights, up to {tried:,.0f}, "
+                   "lose more: the text is too short for them.")
     if len(worth):
         ends = {worth["block_weights"].min(), worth["block_weights"].max()}
         told = " ".join(_worth(worth[worth["block_weights"] == end]) for end in sorted(ends))

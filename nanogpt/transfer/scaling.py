@@ -59,13 +59,17 @@ def worth_rows(transfers: pd.DataFrame) -> Iterator[Row]:
 def law_points(rows: pd.DataFrame, worth: pd.DataFrame) -> Iterator[tuple[Row, pd.DataFrame, int | None]]:
     """Yield the names of each law, its points as columns x and y, and how many of these are independent if not all.
 
-    Of compute those at least as dear as the cheapest whole training: for less, models that are smaller than all of
+    Of weights those up to the size that loses least: for larger ones the text is too short, and no power law rises
+    again. Of compute those at least as dear as the cheapest whole training: for less, models that are smaller than all of
     these would be better. The checkpoints of one size count as one.
     """
     whole, chosen = rows[rows["one_in"] == 1], rows[rows["chosen"]]
     for domain, part in whole.groupby("domain", sort=False):
         names = {"domain": domain, "source": "", "size": ""}
-        yield names | {"law": PARAMETERS}, points(part[part["chosen"]], PARAMETERS), None
+        own = part[part["chosen"]]
+        least = own.groupby("block_weights")["test_bits_per_byte"].mean().idxmin()
+        sizes = {"law": PARAMETERS, "tried_to": float(own["block_weights"].max())}
+        yield names | sizes, points(own[own["block_weights"] <= least], PARAMETERS), None
         dear = part[part["flops"] >= part[part["step"] == part["max_steps"]]["flops"].min()]
         means = dear.groupby(["size", "flops"])["test_bits_per_byte"].mean().reset_index()
         best = means.loc[frontier(means["flops"], means["test_bits_per_byte"])]
@@ -88,7 +92,8 @@ def points(rows: pd.DataFrame, law: str, y: str = "test_bits_per_byte") -> pd.Da
 def fitted_laws(rows: pd.DataFrame, worth: pd.DataFrame) -> tuple[list[Row], list[Row]]:
     """Fit all laws that have points enough; returns a row for each, and the rows of its curve and band.
 
-    `exponent` is that of a fall; of `transferred`, which may grow, that of growth.
+    `exponent` is that of a fall; of `transferred`, which may grow, that of growth. `tried_to` is the largest number of
+    weights that was trained, `most` the largest that the law holds for.
     """
     fits, curves = list[Row](), list[Row]()
     for names, of_law, units in law_points(rows, worth):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import pandas as pd
+from matplotlib import ticker
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -66,6 +67,7 @@ def _in_logarithms(axes: Axes) -> None:
     if math.isfinite(axes.dataLim.minposx):         # else nothing is drawn
         axes.set_xscale("log")
         decade_ticks(axes.xaxis)
+        axes.xaxis.set_major_formatter(ticker.EngFormatter(sep=""))
 
 
 def transfer_worth(tables: StudyTables) -> Figure:
