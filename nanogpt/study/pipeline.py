@@ -96,9 +96,9 @@ def run_study(corpora: Mapping[str, Corpus], config: Config, resume: str = RESUM
 def check_study(study: Study) -> None:
     """Raise UserError for what a later phase could not do, before the first one begins."""
     check_memory(study.config, study.corpora.values())
+    check_sizes(study)
     read_prompts(study.config, study.corpora)
     check_grid(study.config, study.corpora)
-    check_sizes(study)
     if study.config.analysis.joint and len(study.corpora) == 1:
         log.warning("no model of all domains together is trained: there is one domain")
 
