@@ -160,8 +160,9 @@ def check_address(address: str) -> None:
     host, _, port = address.rpartition(":")
     if address in ("", "auto"):
         return
-    require(host and port.isdecimal() and "/" not in host, f"{ADDRESS} must be host:port of the head of a cluster that "
-            "this machine is part of (from elsewhere: ray job submit)", address)
+    is_place = bool(host) and port.isdecimal() and "/" not in host
+    require(is_place, f"{ADDRESS} must be host:port of the head of a cluster that this machine is part of (from "
+            "elsewhere: ray job submit)", address)
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=SECONDS_TO_ANSWER).close()
     except (OSError, OverflowError) as error:
