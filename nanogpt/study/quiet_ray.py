@@ -23,6 +23,6 @@ def quieten() -> None:
         worker.print_to_stdstream = tell
 
 
-def tell(reported: Mapping[str, Any], **_: Any) -> None:
-    for text in reported["lines"]:
+def tell(data: Mapping[str, Any], ignore_prefix: bool = False) -> None:
+    for text in data["lines"]:
         log.warning("      Ray: %s", one_line(text).partition(". ")[0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import logging
 import os
@@ -78,10 +79,12 @@ class RayEngine:
         """Give the results of tasks in their order; what was given is kept no longer."""
         total = len(tasks)
         while tasks:
-            while not ray.wait([tasks[0]], timeout=SECONDS_BETWEEN_LINES)[0]:
+            future = tasks[0].future()      # Python waits for it: a signal that came while Ray waits would be lost
+            while not concurrent.futures.wait([future], SECONDS_BETWEEN_LINES).done:
                 ended, _ = ray.wait(list(tasks), num_returns=len(tasks), timeout=0)
                 log.info("      %d of %d are done", total - len(tasks) + len(ended), total)
-            answer, lines = answer_of(tasks.popleft())
+            tasks.popleft()
+            answer, lines = answer_of(future)
             say(lines, part(total - len(tasks), total))
             yield result_of(answer, self.things)
 
@@ -105,10 +108,10 @@ def run_task(job: tuple[bytes, Conditions], its_input: bytes, references: dict[s
     return carry_out(work, its_input, conditions, lambda key: ray.get(references[key]))
 
 
-def answer_of(task: Any) -> tuple[bytes, list[Said]]:
-    """Wait for a task; what it has raised is raised here. UserError where the cluster could not carry it out."""
+def answer_of(task: concurrent.futures.Future[tuple[bytes, list[Said]]]) -> tuple[bytes, list[Said]]:
+    """Give what a task has given; what it has raised is raised. UserError where the cluster could not carry it out."""
     try:
-        return ray.get(task)
+        return task.result()
     except ray.exceptions.RayTaskError as error:
         if isinstance(error.cause, Exception):
             raise error.cause from error
@@ -157,8 +160,9 @@ def check_address(address: str) -> None:
     host, _, port = address.rpartition(":")
     if address in ("", "auto"):
         return
-    require(host and port.isdecimal() and "/" not in host, f"{ADDRESS} must be host:port of the head of a cluster that "
-            "this machine is part of (from elsewhere: ray job submit)", address)
+    is_place = bool(host) and port.isdecimal() and "/" not in host
+    require(is_place, f"{ADDRESS} must be host:port of the head of a cluster that this machine is part of (from "
+            "elsewhere: ray job submit)", address)
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=SECONDS_TO_ANSWER).close()
     except (OSError, OverflowError) as error:
