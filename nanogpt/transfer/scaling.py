@@ -59,8 +59,8 @@ def worth_rows(transfers: pd.DataFrame) -> Iterator[Row]:
 def law_points(rows: pd.DataFrame, worth: pd.DataFrame) -> Iterator[tuple[Row, pd.DataFrame, int | None]]:
     """Yield the names of each law, its points as columns x and y, and how many of these are independent if not all.
 
-    Of weights those up to the size that loses least: for larger ones the text is too short, and no power law rises
-    again. Of compute those at least as dear as the cheapest whole training: for less, models that are smaller than all of
+    Of weights those up to the size that loses least: for larger ones the text is too short, and no power law rises.
+    Of compute those at least as dear as the cheapest whole training: for less, models that are smaller than all of
     these would be better. The checkpoints of one size count as one.
     """
     whole, chosen = rows[rows["one_in"] == 1], rows[rows["chosen"]]
