@@ -122,6 +122,7 @@ def fit_tables(options: argparse.Namespace) -> None:
     transfers = pd.DataFrame(list(with_worth(transfers.to_dict("records"), rows))) if len(transfers) else transfers
     worth = pd.DataFrame(worth_rows(transfers)) if len(transfers) else transfers
     fits, curves = map(pd.DataFrame, fitted_laws(rows, worth))
+    require(len(fits) > 0, "tables must hold at least four sizes or amounts of text", sorted(set(rows["size"])))
     tables = {"scaling": every, "scaling_transfers": transfers, "scaling_worth": worth, "scaling_fits": fits,
               "scaling_curves": curves}
     for name, table in tables.items():
@@ -149,6 +150,8 @@ def read_tables(folders: Sequence[Path], table: str) -> pd.DataFrame:
     paths = sorted(path for folder in folders for path in folder.glob(f"*_{table}.csv"))
     names = [path.name for path in paths]
     require(len(set(names)) == len(names), "tables must hold each size once", names)
+    require(bool(paths) or table == TRANSFERS, "tables must be folders that `train` has written",
+            [str(folder) for folder in folders])
     return pd.concat([pd.read_csv(path) for path in paths], ignore_index=True) if paths else pd.DataFrame()
 
 

@@ -363,7 +363,7 @@ def read_shape(text: str) -> Shape:
     require(found is not None, rule, text)
     assert found
     layers, width, heads = (int(number) if number else 0 for number in found.groups())
-    if not heads:
+    if found[3] is None:
         require(width % HEAD_SIZE == 0, f"sizes must say <layers>x<width>x<heads> where the width is no multiple of "
                 f"{HEAD_SIZE}", text)
         wide = width >= WIDE and width % HEAD_SIZE_OF_WIDE == 0

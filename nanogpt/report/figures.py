@@ -163,7 +163,8 @@ FIGURES = (
     StudyFigure(
         "transfer_worth", "scaling", ("scaling_worth",),
         "How many characters of the target a character of the source is worth: those that a model from random weights "
-        "needs beside the windows to come as low as the adapted one, for each character that the source's model read. "
+        "needs beside the windows to come as low as the adapted one, less those of untrained weights that are adapted "
+        "alike, for each different character of the source's text. "
         "Hollow: a bound, where the loss is outside of what was trained from random weights. Bars: 95 % intervals over "
         "trainings.",
         scaling.transfer_worth, phases=("scale",)),

@@ -171,7 +171,8 @@ def scaling_findings(fits: pd.DataFrame, worth: pd.DataFrame) -> Iterator[str]:
                "says nothing of larger models or more text.")
         for (most, tried), rows in laws[laws["tried_to"] > laws["most"]].groupby(["most", "tried_to"], sort=False):
             yield (f"On {listed(rows['domain'].tolist())} models of more than {most:,.0f} weights, up to {tried:,.0f}, "
-                   "lose more: the text is too short for them.")
+                   "lose more: of the amount of text, the steps, and rates and dropout that were not tuned for each "
+                   "size, nothing tells which is the cause.")
     if len(worth):
         ends = {worth["block_weights"].min(), worth["block_weights"].max()}
         told = " ".join(_worth(worth[worth["block_weights"] == end]) for end in sorted(ends))

@@ -21,6 +21,7 @@ from nanogpt.study.train import train_corpora
 from nanogpt.tracking.run import TrackedRun
 from nanogpt.training.loop import trainings_together
 from nanogpt.training.sizes import sized
+from nanogpt.transfer.finetune import few_shot_windows
 from nanogpt.transfer.scaling import fitted_laws, with_worth, worth_rows
 from nanogpt.transfer.sizes import checkpoint_rows, choose, scratch_rows, transfer_rows, untrained
 
@@ -44,6 +45,9 @@ def check_sizes(study: Study) -> None:
     for shape in study.config.scaling.shapes:
         try:
             check_memory(sized(study.config, shape), study.corpora.values())
+            for corpus in study.corpora.values():
+                few_shot_windows(corpus.train, study.config.model.block_size, study.config.transfer.shots,
+                                 study.config.seed)
         except UserError as error:
             raise UserError(f"sizes must be shapes that can be trained here, got {shape.name!r} ({error})") from None
 

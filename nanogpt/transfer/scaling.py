@@ -23,19 +23,31 @@ def with_worth(transfers: Iterable[Row], scratch: pd.DataFrame) -> Iterator[Row]
     """Add to each transfer how many characters of its target models from scratch need for the same loss, and more.
 
     `scratch` are rows of trainings (transfer/sizes.py). `effective_characters` is D_E of Hernandez et al. 2021
-    (arXiv:2102.01293), `transferred_characters` D_T = D_E - D_F, and the `worth` of a character of the source D_T over
-    the characters that it read. Where no training from scratch came as low, or the one with least text came lower, they
-    are those of the most or the least text, and `bound` says so.
+    (arXiv:2102.01293), `transferred_characters` D_T = D_E - D_F. `control_characters` are D_T of the untrained weights
+    of the same size, seed, target and windows: what so many windows give beyond as many characters of the curve, with
+    no source at all; none where that is less. `worth` is the rest over the different characters of the source's text.
+    Where no training from scratch came as low, or the one with least text came lower, they are those of the most or the
+    least text, and `bound` says so.
     """
+    rows = list(with_effective_data(transfers, scratch))
+    controls = {(row["size"], row["target"], row["training_seed"]): max(0.0, row["transferred_characters"])
+                for row in rows if row["source"] == SCRATCH}
+    for row in rows:
+        control = controls.get((row["size"], row["target"], row["training_seed"]), 0.0)
+        rest, characters = row["transferred_characters"] - control, row["source_characters"]
+        yield row | {"control_characters": control, "worth": rest / characters if characters else None}
+
+
+def with_effective_data(transfers: Iterable[Row], scratch: pd.DataFrame) -> Iterator[Row]:
+    """Add D_E and D_T to each transfer, and whether they are bounds."""
     curves = {key: rows.groupby("unique_characters")["test_bits_per_byte"].mean()
               for key, rows in scratch[scratch["chosen"]].groupby(["size", "domain"])}
     for row in transfers:
         curve, given = curves[row["size"], row["target"]].sort_index(), row["given_characters"]
         amounts, losses, loss = curve.index.tolist(), curve.tolist(), row["test_bits_per_byte"]
         transferred, is_bounded = effective_data_transferred(loss, given, amounts, losses)
-        bound = MORE_THAN if not is_bounded else LESS_THAN if loss > max(losses) else ""
+        bound = MORE_THAN if not is_bounded else LESS_THAN if loss > losses[0] else ""
         yield row | {"effective_characters": transferred + given, "transferred_characters": transferred,
-                     "worth": transferred / row["source_characters"] if row["source_characters"] else None,
                      "bound": bound}
 
 
@@ -43,6 +55,7 @@ def worth_rows(transfers: pd.DataFrame) -> Iterator[Row]:
     """Yield what a character of each source is worth for each target at each size: the mean over trainings.
 
     With the 95 % interval over these where all of them were measured; where one is a bound, so is the mean.
+    `transferred_characters` are those beyond the control.
     """
     trained = transfers[transfers["source"] != SCRATCH]
     for (size, weights, source, target), rows in trained.groupby(["size", "block_weights", "source", "target"],
@@ -52,33 +65,37 @@ def worth_rows(transfers: pd.DataFrame) -> Iterator[Row]:
         measured = {"low": interval.low, "high": interval.high} if not bounds else {"low": None, "high": None}
         yield {"size": size, "block_weights": weights, "source": source, "target": target, "seeds": len(rows),
                "worth": interval.value, **measured,
-               "transferred_characters": rows["transferred_characters"].mean(),
+               "transferred_characters": (rows["transferred_characters"] - rows["control_characters"]).mean(),
+               "control_characters": rows["control_characters"].mean(),
                "bound": bounds.pop() if len(bounds) == 1 else "between bounds" if bounds else ""}
 
 
 def law_points(rows: pd.DataFrame, worth: pd.DataFrame) -> Iterator[tuple[Row, pd.DataFrame, int | None]]:
     """Yield the names of each law, its points as columns x and y, and how many of these are independent if not all.
 
-    Of weights those up to the size that loses least: for larger ones the text is too short, and no power law rises.
-    Of compute those at least as dear as the cheapest whole training: for less, models that are smaller than all of
-    these would be better. The checkpoints of one size count as one.
+    Of weights those up to the size that loses least on validation text: a power law does not rise again. Of compute
+    those that lose least there for their cost, if this is at least that of the cheapest whole training: for less,
+    models that are smaller than all of these would be better. The checkpoints of one size count as one. Of transfers
+    those of pairs that were measured at all sizes.
     """
     whole, chosen = rows[rows["one_in"] == 1], rows[rows["chosen"]]
     for domain, part in whole.groupby("domain", sort=False):
         names = {"domain": domain, "source": "", "size": ""}
         own = part[part["chosen"]]
-        least = own.groupby("block_weights")["test_bits_per_byte"].mean().idxmin()
+        least = own.groupby("block_weights")["validation_bits_per_byte"].mean().idxmin()
         sizes = {"law": PARAMETERS, "tried_to": float(own["block_weights"].max())}
         yield names | sizes, points(own[own["block_weights"] <= least], PARAMETERS), None
         dear = part[part["flops"] >= part[part["step"] == part["max_steps"]]["flops"].min()]
-        means = dear.groupby(["size", "flops"])["test_bits_per_byte"].mean().reset_index()
-        best = means.loc[frontier(means["flops"], means["test_bits_per_byte"])]
+        means = dear.groupby(["size", "flops"])[["validation_bits_per_byte", "test_bits_per_byte"]].mean().reset_index()
+        best = means.loc[frontier(means["flops"], means["validation_bits_per_byte"])]
         yield names | {"law": COMPUTE}, points(best, COMPUTE), best["size"].nunique()
         for size, amounts in chosen[chosen["domain"] == domain].groupby("size", sort=False):
             yield names | {"law": CHARACTERS, "size": size}, points(amounts, CHARACTERS), None
     if len(worth):
         measured = worth[(worth["bound"] == "") & (worth["transferred_characters"] > 0)]
         for (source, target), part in measured.groupby(["source", "target"], sort=False):
+            if part["size"].nunique() < worth["size"].nunique():
+                continue
             yield ({"domain": target, "source": source, "size": "", "law": TRANSFER},
                    points(part, TRANSFER, "transferred_characters"), None)
 

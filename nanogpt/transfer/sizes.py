@@ -32,10 +32,11 @@ PATIENCE = 2
 
 @dataclass
 class Learnt:
-    """A training: its rows, and the checkpoint of its lowest validation loss."""
+    """A training: its rows, and the checkpoint of its lowest validation loss; neither where it has diverged."""
 
     rows: list[Row] = field(default_factory=list)
     best: Checkpoint | None = None
+    has_diverged: bool = False
 
     @property
     def lowest(self) -> float:
@@ -95,8 +96,12 @@ def learn(trainings: Sequence[ShareTraining], *, of_shape: int = 1, to_the_end: 
     """
     every = [Learnt() for _ in trainings]
     for progress in train_together([training.member for training in trainings], trainings=of_shape):
-        take([own.checkpoint if own.diverged_at is None else None for own in progress], trainings, every)
-        if not to_the_end and all(learnt.is_past_its_best for learnt in every):
+        for own, learnt in zip(progress, every, strict=True):
+            if own.diverged_at is not None:
+                learnt.rows, learnt.best, learnt.has_diverged = [], None, True
+        take([None if learnt.has_diverged else own.checkpoint for own, learnt in zip(progress, every, strict=True)],
+             trainings, every)
+        if not to_the_end and all(learnt.has_diverged or learnt.is_past_its_best for learnt in every):
             break
     return every
 
@@ -194,17 +199,24 @@ def transfer_rows(models: Sequence[Checkpoint], corpora: Mapping[str, Corpus], c
     lowest validation loss, and test text is read once, with what was chosen.
     """
     pairs = [(model, corpus) for model in models for name, corpus in corpora.items() if model.domain != name]
+    rows, size = list[Row](), transfers_together(config)
+    for begin in range(0, len(pairs), size):        # so that weights of some pairs alone are kept
+        rows += rows_of_pairs(pairs[begin:begin + size], size, config)
+    return rows
+
+
+def rows_of_pairs(pairs: Sequence[tuple[Checkpoint, Corpus]], size: int, config: Config) -> list[Row]:
+    """Adapt each model of some pairs to the corpus beside it, `size` transfers at once; a row for each."""
     members = [FineTuning(model, corpus, rate, int(model.notes["seed"]) + 1)
                for model, corpus in pairs for rate in config.transfer.grid_rates]
-    best, size = Adapted(), transfers_together(config)
+    best = Adapted()
     for begin in range(0, len(members), size):
         batch = members[begin:begin + size]
         for member, points in zip(batch, zip(*adapt(batch, config), strict=True), strict=True):
             keep_better(best, member, points)
-    before = scored_in_parts(pairs, size, config)
+    before = scored(*zip(*pairs, strict=True), "test", config)
     found = [best[model.sha256, corpus.name] for model, corpus in pairs]
-    after = scored_in_parts([(adapted, corpus) for (_, _, adapted), (_, corpus) in zip(found, pairs, strict=True)],
-                            size, config)
+    after = scored([adapted for _, _, adapted in found], [corpus for _, corpus in pairs], "test", config)
     return [transfer_row(model, corpus, config) | {
         "learning_rate": rate, "steps": adapted.step, "zero_shot_bits_per_byte": zero_shot,
         "validation_bits_per_byte": validation, "test_bits_per_byte": test}
@@ -223,15 +235,6 @@ def keep_better(best: Adapted, member: FineTuning, points: Sequence[AdaptationPo
     assert adapted is not None
     if key not in best or lowest < best[key][0]:
         best[key] = lowest, member.learning_rate, adapted
-
-
-def scored_in_parts(pairs: Sequence[tuple[Checkpoint, Corpus]], size: int, config: Config) -> list[float]:
-    """Score checkpoints on the test texts of the corpora beside them, `size` at once."""
-    losses: list[float] = []
-    for begin in range(0, len(pairs), size):
-        checkpoints, corpora = zip(*pairs[begin:begin + size], strict=True)
-        losses += scored(checkpoints, corpora, "test", config)
-    return losses
 
 
 def transfer_row(model: Checkpoint, target: Corpus, config: Config) -> Row:

@@ -131,13 +131,37 @@ def test_the_worth_of_a_pair_is_the_mean_of_its_seeds_and_a_bound_where_one_is()
     assert mean["bound"] == "more than" and mean["low"] is None
 
 
+def test_what_untrained_weights_gain_from_the_same_windows_is_taken_off() -> None:
+    untrained = [made_up(source="scratch", source_characters=0, test_bits_per_byte=loss, training_seed=seed)
+                 for seed, loss in ((1, 3.0), (2, 5.0))]
+    adapted = [made_up(test_bits_per_byte=2.5, training_seed=seed) for seed in (1, 2)]
+    control, below, first, second = with_worth([*untrained, *adapted], SCRATCH_CURVE)
+    assert control["transferred_characters"] > 0 > below["transferred_characters"]
+    assert first["control_characters"] == control["transferred_characters"] and second["control_characters"] == 0
+    assert first["worth"] * 50_000 == pytest.approx(first["transferred_characters"] - control["transferred_characters"])
+    (mean,) = worth_rows(pd.DataFrame([control, below, first, second]))
+    assert mean["transferred_characters"] == pytest.approx((first["worth"] + second["worth"]) / 2 * 50_000)
+
+
+def test_a_law_ends_at_the_size_that_loses_least_on_validation_text() -> None:
+    rows = pd.DataFrame([
+        {"size": f"{k}x64", "domain": "math", "block_weights": 10**k, "one_in": 1, "training_seed": 1,
+         "unique_characters": 10**6, "step": 10, "max_steps": 10, "flops": 60 * 10**k, "chosen": True,
+         "validation_bits_per_byte": abs(k - 7) + 1.0, "test_bits_per_byte": 10 * 10 ** (-0.1 * k)}
+        for k in range(3, 9)])
+    fits, _ = fitted_laws(rows, pd.DataFrame())
+    (law,) = [fit for fit in fits if fit["law"] == "parameters"]
+    assert (law["most"], law["tried_to"], law["points"]) == (1e7, 1e8, 5)
+
+
 def test_the_laws_of_made_up_trainings_are_those_that_they_were_made_with() -> None:
     rows = pd.DataFrame([
         {"size": f"{k}x64", "domain": "math", "block_weights": 10**k, "one_in": share, "training_seed": seed,
          "unique_characters": 10**6 // share, "step": step, "max_steps": 10, "flops": 6 * 10**k * step,
-         "test_bits_per_byte": 10 * 10 ** (-0.1 * k) * share**0.2 + (step == 0), "chosen": step > 0}
+         "chosen": step > 0} | dict.fromkeys(("validation_bits_per_byte", "test_bits_per_byte"),
+                                             10 * 10 ** (-0.1 * k) * share**0.2 + (step == 0))
         for k in range(3, 9) for share in (1, 4, 16, 64) for seed in (1, 2) for step in (0, 10)])
-    worth = pd.DataFrame([made_up(block_weights=10**k, transferred_characters=10 ** (0.5 * k), bound="")
+    worth = pd.DataFrame([made_up(size=f"{k}x64", block_weights=10**k, transferred_characters=10 ** (0.5 * k), bound="")
                           for k in range(3, 9)])
     fits, curves = fitted_laws(rows, worth)
     exponents = {(fit["law"], fit["size"]): fit["exponent"] for fit in fits}
