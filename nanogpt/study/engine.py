@@ -17,26 +17,21 @@ R = TypeVar("R")
 class Engine(Protocol):
     """Does the same work for many inputs, and gives the results in the order of the inputs."""
 
-    @property
-    def is_concurrent(self) -> bool:
-        """Say whether several inputs may be worked on at once."""
-
-    def each(self, work: Callable[[A], R], inputs: Sequence[A], shared: Iterable[Any] = (), *, models: int = 1
-             ) -> Iterator[R]:
+    def each(self, work: Callable[[A], R], inputs: Sequence[A], shared: Iterable[Any] = (), *, models: int = 1,
+             config: Config | None = None) -> Iterator[R]:
         """Do the work for each input; where that gives an iterator, what comes back may be all its items.
 
         `shared` are large things that several inputs or `work` refer to: a worker gets each of them once. So many
-        `models` train as one. A worker that dies is replaced: the work must find in the store what it had done.
+        `models` train as one, of the shape in `config` where it is not the study's. A worker that dies is replaced:
+        the work must find in the store what it had done.
         """
 
 
 class LocalEngine:
     """Does all in this process, each when it is asked for."""
 
-    is_concurrent = False
-
-    def each(self, work: Callable[[A], R], inputs: Sequence[A], shared: Iterable[Any] = (), *, models: int = 1
-             ) -> Iterator[R]:
+    def each(self, work: Callable[[A], R], inputs: Sequence[A], shared: Iterable[Any] = (), *, models: int = 1,
+             config: Config | None = None) -> Iterator[R]:
         return map(work, inputs)
 
 

@@ -83,7 +83,8 @@ def evaluate_models(study: Study) -> None:
     warn_of_unknown(study.models[0].checkpoint.vocabulary, (prompt for _, prompt in study.prompts))
     work = functools.partial(evaluate_training, texts=texts, study=study)
     scored = list[ScoredModels]()
-    for of_training in study.engine.each(work, models_by_training(study), [*study.corpora.values(), texts]):
+    shared = [*study.corpora.values(), texts, *(model.checkpoint for model in study.models)]
+    for of_training in study.engine.each(work, models_by_training(study), shared):
         study.add(of_training.run, of_training.tables)
         scored.append(of_training)
     compare(scored, texts, study)

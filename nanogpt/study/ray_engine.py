@@ -10,7 +10,7 @@ import signal
 import socket
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -46,34 +46,34 @@ ADDRESS = "RAY_ADDRESS"
 class RayEngine:
     """Submits a task for each input; what several tasks share is put into Ray's store once."""
 
-    is_concurrent = True
-
     def __init__(self, config: Config) -> None:
         self.config, self.device = config, resolve_device(config.device).type
         self.things: dict[str, Any] = {}
         self.keys: dict[int, str] = {}              # by identity: `things` keeps them alive
         self.references: dict[str, dict[str, ray.ObjectRef[bytes]]] = {}    # of a thing and of those in it
         self.runs: set[str] = set()                 # below which workers have opened theirs
-        self.task = ray.remote(num_cpus=config.cells.cell_cpus, max_retries=MOST_RETRIES, retry_exceptions=False)(
-            run_task)
 
-    def each(self, work: Callable[[A], R], inputs: Sequence[A], shared: Iterable[Any] = (), *, models: int = 1
-             ) -> Iterator[R]:
+    def each(self, work: Callable[[A], R], inputs: Sequence[A], shared: Iterable[Any] = (), *, models: int = 1,
+             config: Config | None = None) -> Iterator[R]:
         """Submit all inputs at once; a worker's lines are said when its result is due."""
         for thing in shared:
             self.share(thing)
         conditions = Conditions(handover(), self.config.cells.cell_cpus, self.device, science_version())
         self.runs.add(open_run_id())
         content, references = self.written(work)
-        job, remote = ray.put((content, conditions)), self.task.options(num_gpus=self.share_of_gpu(models)).remote
-        return self.results(deque(remote(job, its_content, references | of_input) for its_content, of_input in
+        job = ray.put((content, conditions))
+        # named here and not by `options`: only so has Ray a new process for each task, as torch keeps to its first GPU
+        share = self.share_of_gpu(models, config or self.config)
+        task = ray.remote(num_cpus=self.config.cells.cell_cpus, num_gpus=share, max_retries=MOST_RETRIES,
+                          retry_exceptions=False)(run_task)
+        return self.results(deque(task.remote(job, its_content, references | of_input) for its_content, of_input in
                                   map(self.written, inputs)))
 
-    def share_of_gpu(self, models: int) -> float:
+    def share_of_gpu(self, models: int, config: Config) -> float:
         """Say how much of a GPU a task takes that trains so many models as one: a small one leaves room for others."""
         if self.device != "cuda":
             return 0.0
-        return min(1.0, models / min(MOST_ON_GPU, models_that_fill_gpu(self.config, vocab_size=0)))
+        return min(1.0, models / min(MOST_ON_GPU, models_that_fill_gpu(config, vocab_size=0)))
 
     def results(self, tasks: deque[Any]) -> Iterator[Any]:
         """Give the results of tasks in their order; what was given is kept no longer."""
@@ -117,8 +117,8 @@ def answer_of(task: concurrent.futures.Future[tuple[bytes, list[Said]]]) -> tupl
             raise error.cause from error
         raise
     except ray.exceptions.RayError as error:
-        raise UserError(f"engine must have workers that live: a cell was begun {1 + MOST_RETRIES} times in vain "
-                        f"({one_line(str(error))})") from error
+        raise UserError(f"engine must have workers that live and a cluster that answers ({one_line(str(error))})"
+                        ) from error
 
 
 def say(lines: Sequence[Said], extra: dict[str, float]) -> None:
@@ -131,15 +131,13 @@ def say(lines: Sequence[Said], extra: dict[str, float]) -> None:
 def ray_cluster(config: Config) -> Iterator[RayEngine]:
     """Join the cluster of RAY_ADDRESS or begin one on this machine, and leave it, with no run of its workers open."""
     address = os.environ.get(ADDRESS, "")
-    if not address:
-        cores = os.cpu_count() or 1
-        require(config.cells.cell_cpus <= cores, f"cell_cpus must be at most the {cores} cores of this machine",
-                config.cells.cell_cpus)
     check_address(address)
     connect(address)
     try:
-        hosts = {node["NodeManagerHostname"] for node in ray.nodes() if node["Alive"]}
+        nodes = [node for node in ray.nodes() if node["Alive"]]
+        hosts = {node["NodeManagerHostname"] for node in nodes}
         check_shared_store(len(hosts))
+        check_nodes([node["Resources"] for node in nodes], config)
         cpus, gpus = (ray.cluster_resources().get(name, 0) for name in ("CPU", "GPU"))
         log.info("cells are carried out by Ray on %d machine%s with %d cores and %d GPUs", len(hosts),
                  "s" * (len(hosts) > 1), cpus, gpus)
@@ -148,11 +146,22 @@ def ray_cluster(config: Config) -> Iterator[RayEngine]:
             yield engine
         finally:
             ray.shutdown()
-            with contextlib.suppress(*STORE_ERRORS):    # what is left open then is closed by the next process
-                for run_id in engine.runs:
+            for run_id in engine.runs:
+                with contextlib.suppress(*STORE_ERRORS):    # what is left open then is closed by the next process
                     close_below(run_id)
     finally:
         ray.shutdown()
+
+
+def check_nodes(resources: Sequence[Mapping[str, float]], config: Config) -> None:
+    """UserError where no node of a cluster could carry a cell out: it would be waited for without end."""
+    most = int(max(of_node.get("CPU", 0) for of_node in resources))
+    require(config.cells.cell_cpus <= most, f"cell_cpus must be at most the {most} cores of a machine of the cluster",
+            config.cells.cell_cpus)
+    device, gpus = resolve_device(config.device).type, sum(of_node.get("GPU", 0) for of_node in resources)
+    require(device != "cuda" or gpus > 0, "device must be cpu on a cluster that was begun without GPUs", device)
+    if device == "cpu" and config.device == "auto" and gpus:
+        log.warning("cells are carried out on CPUs, as this machine has no GPU; the cluster has %d", gpus)
 
 
 def check_address(address: str) -> None:

@@ -131,7 +131,7 @@ def train_corpora(corpora: Sequence[Corpus], study: Study) -> None:
     work = functools.partial(train_or_read, study=study, trainings=len(planned))
     ended: dict[tuple[str, int], EndedTraining] = {}
     texts = [*study.corpora.values(), *(corpus for corpus, _ in to_do)]
-    for of_group in study.engine.each(work, groups, texts, models=size):
+    for of_group in study.engine.each(work, groups, texts, models=size, config=config):
         ended |= of_group
     for corpus, own in planned:         # tables have this order, whichever of them was read back
         if run := study.cells.whole(training_digest(corpus, own, study.size)):
@@ -144,7 +144,7 @@ def train_corpora(corpora: Sequence[Corpus], study: Study) -> None:
             study.add(training.run, training.tables)
     if not study.models and not study.size:
         raise UserError("; ".join(study.left_out))
-    if study.engine.is_concurrent and not study.size:
+    if not study.size:
         for domain, last in {model.domain: model for model in study.models}.items():
             registry.settle(domain, last.uri)
 

@@ -52,7 +52,7 @@ def absolute(uri: str) -> str:
 @contextlib.contextmanager
 def taken_over(handed: Handover) -> Iterator[None]:
     """Work for the process that has handed this over: runs of the block open below its run."""
-    for name in [name for name in os.environ if name.startswith(HANDED) and name not in handed.environment]:
+    for name in [name for name in os.environ if name.startswith(HANDED[0]) and name not in handed.environment]:
         del os.environ[name]
     os.environ.update(handed.environment)
     if os.path.isdir(handed.folder):

@@ -324,7 +324,7 @@ def open_run(name: str, config: Config | None = None, resume: str = "", parent: 
     failure inside marks it FAILED, the end of the process KILLED.
     """
     alone = mlflow.active_run() is None
-    above = run_above() if alone else None
+    above = run_above()
     outermost = alone and above is None
     if outermost:
         create_missing_store()
@@ -333,8 +333,11 @@ def open_run(name: str, config: Config | None = None, resume: str = "", parent: 
         mark_unused()
     owner = {PROCESS: json.dumps(this_process())} | (launch_tags() if outermost else {})
     if above:
-        owner |= {**above.tags, MLFLOW_PARENT_RUN_ID: above.id}
-    # the owner is told from the first moment: a kill may be the next
+        owner |= above.tags
+    if not outermost and (above_this := parent or (above.id if above and alone else "")):
+        owner[MLFLOW_PARENT_RUN_ID] = above_this
+    owner |= {CELL: tags[CELL]} if CELL in tags else {}
+    # the owner, the run above and the cell are told from the first moment: a kill may be the next
     with closed_in_any_case() as ids, mlflow.start_run(
             resume or None, above.experiment_id if above else None, run_name=name, nested=not outermost, tags=owner,
             log_system_metrics=outermost) as active:
@@ -344,8 +347,6 @@ def open_run(name: str, config: Config | None = None, resume: str = "", parent: 
         if outermost:
             outermost_runs.append(run)
         shared = {"preset": config.preset, "seed": config.seed, "git_commit": commit()} if config else {}
-        if parent and not outermost:
-            tags[MLFLOW_PARENT_RUN_ID] = parent
         run.tags({"mlflow.runName": name} | {tag: value for tag, value in {**shared, **tags}.items() if value != ""})
         if config is not None:
             run.config(config, str(tags.get("phase", "")))

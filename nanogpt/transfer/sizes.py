@@ -214,9 +214,9 @@ def rows_of_pairs(pairs: Sequence[tuple[Checkpoint, Corpus]], size: int, config:
         batch = members[begin:begin + size]
         for member, points in zip(batch, zip(*adapt(batch, config), strict=True), strict=True):
             keep_better(best, member, points)
-    before = scored(*zip(*pairs, strict=True), "test", config)
-    found = [best[model.sha256, corpus.name] for model, corpus in pairs]
-    after = scored([adapted for _, _, adapted in found], [corpus for _, corpus in pairs], "test", config)
+    found, targets = [best[model.sha256, corpus.name] for model, corpus in pairs], [corpus for _, corpus in pairs]
+    before = scored([model for model, _ in pairs], targets, "test", config)
+    after = scored([adapted for _, _, adapted in found], targets, "test", config)
     return [transfer_row(model, corpus, config) | {
         "learning_rate": rate, "steps": adapted.step, "zero_shot_bits_per_byte": zero_shot,
         "validation_bits_per_byte": validation, "test_bits_per_byte": test}
