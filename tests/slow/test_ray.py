@@ -72,8 +72,10 @@ def a_training_on_each_node(client: MlflowClient) -> bool:
 
 
 def two_trainings_with_states(client: MlflowClient) -> bool:
-    """Whether each node is in the middle of a training, from which a state is kept."""
-    return sum(len(client.list_artifacts(run.info.run_id, "states")) > 0 for run in open_runs(client, "train")) == 2
+    """Whether each node is in the middle of a training, from which a state after step 0 is kept."""
+    kept = [max((state.path for state in client.list_artifacts(run.info.run_id, "states")), default="")
+            for run in open_runs(client, "train")]
+    return sum(path > "states/step_000000000.pt" for path in kept) == 2
 
 
 def some_transfers(client: MlflowClient) -> bool:
