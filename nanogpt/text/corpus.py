@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import accumulate, pairwise
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,8 +27,6 @@ from nanogpt.text.stored_text import LAST_OF_BYTES, LongText, StoredText
 from nanogpt.text.vocabulary import UNKNOWN, Vocabulary, code_points
 
 SPLITS = ("train", "validation", "test")
-PIECES_OF_SHARE = 8
-"""Of a text at the least, so that a share of it is from everywhere in it."""
 LEAST_SCORED = 64
 """Characters that are scored of a piece at the least: what is read before them is as much again."""
 MOST_IN_MEMORY = 2**24
@@ -174,16 +172,17 @@ class Split:
         chosen = [self.pieces[len(self.pieces) * k // count] for k in range(count)]
         return self.part([piece._replace(end=min(piece.end, piece.begin + size)) for piece in chosen])
 
-    def share(self, number: int, shares: int) -> Split:
-        """Return every so many-th piece of it from piece `number` on; where pieces are few, they are cut first."""
-        whole = len(self.pieces) >= PIECES_OF_SHARE * shares
-        return self.part((self.pieces if whole else self.cut(PIECES_OF_SHARE * shares))[number::shares])
+    def share(self, number: int, shares: int, pieces: int = 1) -> Split:
+        """Return every so many-th piece of it from piece `number` on.
 
-    def cut(self, parts: int) -> list[Piece]:
-        """Cut it into so many parts of equal length; one that two pieces meet in comes as two."""
+        Of a text with fewer than so many `pieces` for each share, every so many-th of that many equal parts.
+        """
+        parts = pieces * shares
+        if len(self.pieces) >= parts:
+            return self.part(self.pieces[number::shares])
         ends = [len(self) * k // parts for k in range(parts + 1)]
-        return [self.clipped(piece, first, last) for first, last in pairwise(ends) for piece in self.pieces
-                if piece.begin < last and piece.end > first]
+        return self.part([self.clipped(piece, ends[k], ends[k + 1]) for k in range(number, parts, shares)
+                          for piece in self.pieces if piece.begin < ends[k + 1] and piece.end > ends[k]])
 
     def clipped(self, piece: Piece, first: int, last: int) -> Piece:
         """Return what of a piece lies between two places; what of it stands before is context."""

@@ -25,6 +25,8 @@ from nanogpt.transfer.finetune import AdaptationPoint, FineTuning, adapt, transf
 SCRATCH = "scratch"
 LESS_TEXT = 4
 """From one amount of text to the next smaller one."""
+PIECES_OF_SHARE = 8
+"""Of which a share of a text is made at the least, so that it is from everywhere in it."""
 LEAST_STEPS = 20
 PATIENCE = 2
 """Checkpoints in a row above the lowest validation loss, after which a training with less text is not gone on with."""
@@ -137,7 +139,7 @@ def checkpoint_rows(checkpoints: Sequence[Checkpoint], corpora: Mapping[str, Cor
 
 def share_of(corpus: Corpus, share: int, number: int) -> Corpus:
     """Return the corpus with one in `share` of its training text, from everywhere in it."""
-    return replace(corpus, train=corpus.train.share(number % share, share))
+    return replace(corpus, train=corpus.train.share(number % share, share, PIECES_OF_SHARE))
 
 
 def shares(corpus: Corpus, config: Config) -> list[int]:

@@ -47,6 +47,9 @@ def test_shares_of_a_text_fall_to_a_quarter_of_what_a_transfer_reads(corpora: di
         share_of(corpus, 4, number).train.text for number in range(4)}
     assert sum(len(share_of(corpus, 4, number).train) for number in range(4)) == len(corpus.train)
     assert share_of(corpus, 4, 1).test is corpus.test
+    small = share_of(corpus, of_text[-1], 0).train
+    places = [corpus.train.text.find(small.text[piece.begin:piece.end]) / len(corpus.train) for piece in small.pieces]
+    assert len(places) >= 8 and min(places) < 0.2 and max(places) > 0.8
 
 
 def test_the_steps_with_less_text_are_all_and_those_of_its_root(config: Config) -> None:
