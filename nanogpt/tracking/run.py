@@ -313,6 +313,15 @@ def open_run_id() -> str:
     return str(run.info.run_id) if run else above.id if above else ""
 
 
+def first_tags(cell: str | None) -> dict[str, Any]:
+    """Give what a nested run is told from its first moment, as a kill may be the next: its cell, owner and place.
+
+    The owner is the process above, where there is one. MLflow itself puts a run below one that is open here.
+    """
+    above, known = run_above(), {CELL: cell} if cell else {}
+    return known | ({**above.tags, MLFLOW_PARENT_RUN_ID: above.id} if above else {})
+
+
 @contextmanager
 def open_run(name: str, config: Config | None = None, resume: str = "", parent: str = "",
              **tags: Any) -> Iterator[TrackedRun]:
@@ -323,23 +332,17 @@ def open_run(name: str, config: Config | None = None, resume: str = "", parent: 
     logged; at the outermost run also what git has not committed and, every ten seconds, the load of the machine. A
     failure inside marks it FAILED, the end of the process KILLED.
     """
-    alone = mlflow.active_run() is None
-    above = run_above()
-    outermost = alone and above is None
+    above = run_above() if mlflow.active_run() is None else None
+    outermost = mlflow.active_run() is None and above is None
     if outermost:
         create_missing_store()
         create_named_experiment()
     if resume:
         mark_unused()
-    owner = {PROCESS: json.dumps(this_process())} | (launch_tags() if outermost else {})
-    if above:
-        owner |= above.tags
-    if not outermost and (above_this := parent or (above.id if above and alone else "")):
-        owner[MLFLOW_PARENT_RUN_ID] = above_this
-    owner |= {CELL: tags[CELL]} if CELL in tags else {}
-    # the owner, the run above and the cell are told from the first moment: a kill may be the next
+    first = launch_tags() if outermost else first_tags(tags.get(CELL))
     with closed_in_any_case() as ids, mlflow.start_run(
-            resume or None, above.experiment_id if above else None, run_name=name, nested=not outermost, tags=owner,
+            resume or None, above.experiment_id if above else None, run_name=name, nested=not outermost,
+            tags={PROCESS: json.dumps(this_process())} | first,
             log_system_metrics=outermost) as active:
         run = TrackedRun(active.info.run_id, active.info.experiment_id, name)
         ids.append(run.id)
@@ -347,6 +350,8 @@ def open_run(name: str, config: Config | None = None, resume: str = "", parent: 
         if outermost:
             outermost_runs.append(run)
         shared = {"preset": config.preset, "seed": config.seed, "git_commit": commit()} if config else {}
+        if parent and not outermost:
+            tags[MLFLOW_PARENT_RUN_ID] = parent
         run.tags({"mlflow.runName": name} | {tag: value for tag, value in {**shared, **tags}.items() if value != ""})
         if config is not None:
             run.config(config, str(tags.get("phase", "")))

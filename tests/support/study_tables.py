@@ -135,7 +135,8 @@ def scaling_tables(domains: tuple[str, ...] = DOMAINS) -> Tables:
             for bits in [(8 + i / 9 + seed / 99) * weights**-0.08 * share**0.1 * (1.5 if step < 600 else 1)]]
     transfers = [{"size": f"{layers}x{width}", "block_weights": weights, "source": source, "target": target,
                   "training_seed": seed, "test_bits_per_byte": 3.0, "source_characters": 10**6,
-                  "transferred_characters": 10**9 / weights + seed, "worth": 1000 / weights + seed / 10**6,
+                  "transferred_characters": 10**9 / weights + seed, "control_characters": 0.0,
+                  "worth": 1000 / weights + seed / 10**6,
                   "bound": "more than" if width == 64 else ""}
                  for layers, width, weights in sizes for source, target in itertools.permutations(domains, 2)
                  for seed in (1, 2)]
