@@ -41,13 +41,13 @@ def scale_models(study: Study) -> None:
 
 
 def check_sizes(study: Study) -> None:
-    """Raise UserError for a size that a later phase could not train."""
-    for shape in study.config.scaling.shapes:
+    """Raise UserError for a size that a later phase could not train, or for shots that no text has."""
+    config = study.config
+    for corpus in study.corpora.values() if config.scaling.shapes else ():
+        few_shot_windows(corpus.train, config.model.block_size, config.transfer.shots, config.seed)
+    for shape in config.scaling.shapes:
         try:
-            check_memory(sized(study.config, shape), study.corpora.values())
-            for corpus in study.corpora.values():
-                few_shot_windows(corpus.train, study.config.model.block_size, study.config.transfer.shots,
-                                 study.config.seed)
+            check_memory(sized(config, shape), study.corpora.values())
         except UserError as error:
             raise UserError(f"sizes must be shapes that can be trained here, got {shape.name!r} ({error})") from None
 

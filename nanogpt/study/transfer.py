@@ -242,10 +242,10 @@ def tune_grid(cells: Sequence[TransferCell], config: Config, tables: Tables, kno
 
 
 def tuning_places(places: Sequence[int], cells: Sequence[TransferCell], config: Config) -> list[int]:
-    """Choose the cells of a stage that its rate is tuned over: those of the first trainings of each source, to the
-    targets that come next after it in a circle; from random weights to all.
+    """Choose the cells of a stage that its rate is tuned over; all of them where each cell has a rate of its own.
 
-    All of them where each cell has a rate of its own.
+    Else those of the first trainings of each source, to the targets that come next after it in a circle; from random
+    weights to all targets.
     """
     if config.transfer.tune_by == "cell":
         return list(places)

@@ -19,7 +19,8 @@ from nanogpt.errors import require
 from nanogpt.tracking.project_run import EXPERIMENT_ID, EXPERIMENT_NAME, RUN_ID
 from nanogpt.tracking.run import RunAbove, as_run_above, opened_below
 
-HANDED = ("MLFLOW_", "AWS_", "AZURE_", "GOOGLE_")
+MLFLOW = "MLFLOW_"
+HANDED = (MLFLOW, "AWS_", "AZURE_", "GOOGLE_")
 """How the names of variables begin that say how a store and its files are reached."""
 OWN = (RUN_ID, EXPERIMENT_ID, EXPERIMENT_NAME)
 """Variables that are of the process above alone: its run and its experiment are handed over by their ids."""
@@ -52,7 +53,7 @@ def absolute(uri: str) -> str:
 @contextlib.contextmanager
 def taken_over(handed: Handover) -> Iterator[None]:
     """Work for the process that has handed this over: runs of the block open below its run."""
-    for name in [name for name in os.environ if name.startswith(HANDED[0]) and name not in handed.environment]:
+    for name in [name for name in os.environ if name.startswith(MLFLOW) and name not in handed.environment]:
         del os.environ[name]
     os.environ.update(handed.environment)
     if os.path.isdir(handed.folder):

@@ -193,9 +193,9 @@ def logged_models(run_id: str, experiment_id: str) -> list[tuple[str, Mapping[st
 
 
 def settle(domain: str, uri: str) -> None:
-    """Point `best` at the best version, and write the card anew, where several processes have registered versions.
+    """Point `best` at the best version, and write the card anew, when all trainings of a domain have ended.
 
-    Each has done so when it ended, by what the others had registered by then.
+    Each training has done so by itself, by what others had registered by then.
     """
     set_alias(best_of(uri), "best")
     write_card(model_name(domain))

@@ -23,6 +23,7 @@ from nanogpt.text.vocabulary import Vocabulary
 from nanogpt.text.windows import batch_offsets, shuffled
 from nanogpt.training.optimizer import set_rate_factor
 from nanogpt.training.schedule import evenly_spaced_steps, rate_factor
+from nanogpt.training.sizes import block_weights
 from nanogpt.training.stacked import MemberAdam, stack, weights_of_member
 from nanogpt.training.step import make_step
 
@@ -69,9 +70,8 @@ def transfers_together(config: Config) -> int:
     """Say how many transfers train as one model."""
     if config.transfer.together or resolve_device(config.device).type != "cuda":
         return config.transfer.together or 1
-    model = config.model
-    weights = 12 * model.n_layer * model.n_embd**2
-    fitting = LARGEST_STEP / (weights * config.transfer.transfer_batch_size * model.block_size)
+    characters = config.transfer.transfer_batch_size * config.model.block_size
+    fitting = LARGEST_STEP / (block_weights(config.model) * characters)
     return max(1, min(TOGETHER_ON_GPU, int(fitting)))
 
 
