@@ -20,7 +20,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nanogpt.model.gpt import GPT, Block, RootMeanSquareNorm, rotate, shift
+from nanogpt.model.gpt import GPT, Block
+from nanogpt.model.operations import RootMeanSquareNorm, rotate, shift
 
 POSITIONS_PER_PASS = {"cpu": 2048, "cuda": 32_768}
 """Targets × texts × positions of a pass, about: memory grows with it, and on a CPU a pass stays in its cache."""

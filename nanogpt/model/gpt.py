@@ -13,13 +13,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nanogpt.config import ModelConfig
+from nanogpt.model.operations import WrittenOutAttention, norm, rotate, shift, squared_relu
 
 SHARPNESS = 12.0
 """Attention logits are this times the cosine of query and key, so they lie in [-12, 12] at any head size."""
@@ -28,52 +29,10 @@ SMALL_BOUND = 0.1
 untrained model would attribute nothing to anything, and no loss was gained by them."""
 
 
-class RootMeanSquareNorm(torch.autograd.Function):
-    """y = x · r and r = 1 / sqrt(mean(x²) + ε) over the last axis, in 0.6 of `F.rms_norm`'s time with its gradient."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(x: Tensor) -> tuple[Tensor, Tensor]:
-        r = x.square().mean(-1, keepdim=True).add_(torch.finfo(x.dtype).eps).rsqrt_()
-        return x * r, r
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor], output: tuple[Tensor, Tensor]) -> None:
-        ctx.save_for_backward(*output)
-
-    @staticmethod
-    def backward(ctx: Any, grad_y: Tensor, grad_r: Tensor) -> Tensor:
-        y, r = ctx.saved_tensors
-        inward = (grad_y * y).mean(-1, keepdim=True) + grad_r * r / y.size(-1)
-        return torch.addcmul(grad_y, y, inward, value=-1) * r
-
-
-def norm(x: Tensor) -> Tensor:
-    """Divide by the root mean square over the last axis."""
-    if x.requires_grad and x.device.type == "cpu" and not torch.compiler.is_compiling():
-        y: Tensor = RootMeanSquareNorm.apply(x)[0]
-        return y
-    return F.rms_norm(x, (x.size(-1),))
-
-
 def in_autocast_type(x: Tensor) -> Tensor:
     """Cast to the type of autocast inside it, so that the residual stream moves half the bytes; else leave `x`."""
     kind = x.device.type
     return x.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else x
-
-
-def shift(x_BTC: Tensor, before_B1C: Tensor, share_C: Tensor) -> Tensor:
-    """Mix, in each channel, this position and the one before it; `before` stands before the first.
-
-    `share` (C,), or (M, C) where the rows belong to M members in turn (training/stacked.py).
-    """
-    previous_BTC = before_B1C.to(x_BTC.dtype)
-    if x_BTC.size(1) > 1:
-        previous_BTC = torch.cat((previous_BTC, x_BTC[:, :-1]), dim=1)
-    if share_C.ndim == 2:
-        share_C = share_C.repeat_interleave(len(x_BTC) // len(share_C), dim=0)[:, None]
-    return torch.lerp(x_BTC, previous_BTC, share_C.to(x_BTC.dtype))
 
 
 def rotary_tables(block_size: int, head_size: int, base: float = 10_000.0) -> tuple[Tensor, Tensor]:
@@ -82,38 +41,6 @@ def rotary_tables(block_size: int, head_size: int, base: float = 10_000.0) -> tu
     angles_TD = torch.outer(torch.arange(block_size, dtype=torch.float64), frequencies)
     cos_TD, sin_TD = angles_TD.cos(), angles_TD.sin()
     return torch.cat((cos_TD, cos_TD), dim=1).float(), torch.cat((-sin_TD, sin_TD), dim=1).float()
-
-
-def rotate(x_BTHD: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn each pair (channel d, channel d + D/2) by the angle of its position; cos and sin broadcast to x."""
-    first, second = x_BTHD.chunk(2, dim=-1)
-    return torch.addcmul(x_BTHD * cos, torch.cat((second, first), dim=-1), sin)
-
-
-class WrittenOutAttention(torch.autograd.Function):
-    """softmax(scale · q kᵀ) v over this and earlier positions, with its derivative, as products of (B · H, T, D).
-
-    For bfloat16 on a CPU, where `F.scaled_dot_product_attention` and its gradient take three times as long
-    (benchmarks/README.md). It may go when torch's own is as fast.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, q_BHTD: Tensor, k_BHTD: Tensor, v_BHTD: Tensor, scale: float) -> Tensor:
-        q, k, v = (t.flatten(0, 1) for t in (q_BHTD, k_BHTD, v_BHTD))
-        later_TT = torch.full((q.size(1), q.size(1)), -torch.inf, dtype=q.dtype).triu_(1)
-        weights = torch.baddbmm(later_TT, q, k.mT, alpha=scale).softmax(-1)
-        ctx.save_for_backward(q, k, v, weights)
-        ctx.scale = scale
-        return torch.bmm(weights, v).view_as(q_BHTD)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        q, k, v, weights = ctx.saved_tensors
-        (grad_BHTD,) = gradients
-        grad = grad_BHTD.flatten(0, 1)
-        by_logits = torch._softmax_backward_data(torch.bmm(grad, v.mT), weights, -1, weights.dtype).mul_(ctx.scale)
-        by_q, by_k, by_v = torch.bmm(by_logits, k), torch.bmm(by_logits.mT, q), torch.bmm(weights.mT, grad)
-        return by_q.view_as(grad_BHTD), by_k.view_as(grad_BHTD), by_v.view_as(grad_BHTD), None
 
 
 class Positions(NamedTuple):
@@ -205,7 +132,7 @@ class Block(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def mlp(self, x_BTC: Tensor, before_B1C: Tensor) -> Tensor:
-        return self.down(F.relu(self.up(shift(x_BTC, before_B1C, self.shift))).square())
+        return self.down(squared_relu(self.up(shift(x_BTC, before_B1C, self.shift))))
 
     def forward(self, x_BTC: Tensor, positions: Positions, cache: LayerCache | None = None) -> Tensor:
         """Add attention and MLP to the stream (B, T, C), which goes on from what a cache remembers."""

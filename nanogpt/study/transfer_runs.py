@@ -164,7 +164,9 @@ def log_pair(results: Sequence[CellResult], adapted: Checkpoint, config: Config,
             elif result.trials:
                 run.tags({"optuna_study": result.study, "optuna_storage": config.transfer.storage})
         run.metrics_by_step(view_metrics(results))
-        run.file(save_checkpoint(adapted, scratch_path(ADAPTED.name)), ADAPTED.parent.as_posix())
+        local = save_checkpoint(adapted, scratch_path(ADAPTED.name))
+        run.file(local, ADAPTED.parent.as_posix())
+        local.unlink()
         log_tables(run, pair_tables, show=alone)
         if alone:
             log_alone(run, pair_tables, config)

@@ -55,7 +55,7 @@ def model_name(domain: str) -> str:
 
 
 def log_model(checkpoint: Checkpoint, path: Path, tags: Mapping[str, Any], run_id: str) -> str:
-    """Log the checkpoint file at `path` as a model of a run; returns the id of the logged model.
+    """Log the checkpoint file at `path`, which is used up, as a model of a run; returns the id of the logged model.
 
     These are the steps of `mlflow.pyfunc.log_model`, which logs to the run that was opened last and takes no other,
     asks the model for an answer, and reads the history of every metric of the run for each checkpoint. A version is
@@ -74,7 +74,7 @@ def log_model(checkpoint: Checkpoint, path: Path, tags: Mapping[str, Any], run_i
 
 
 def write_model(path: Path, logged: LoggedModel, run_id: str) -> Path:
-    """Write the folder of an MLflow model of the checkpoint file at `path`; returns the folder.
+    """Write the folder of an MLflow model of the checkpoint file at `path`, which moves there; returns the folder.
 
     `mlflow.pyfunc.save_model` needs 40 ms for what is the same for every checkpoint: it writes one, and each is a copy.
     """
@@ -83,7 +83,7 @@ def write_model(path: Path, logged: LoggedModel, run_id: str) -> Path:
     shutil.copytree(saved, folder)
     (placeholder,) = (folder / DATA).iterdir()
     placeholder.unlink()
-    shutil.copy(path, folder / DATA / path.name)
+    shutil.move(path, folder / DATA / path.name)
     model = copy.deepcopy(described_model(saved))
     model.artifact_path, model.run_id = logged.artifact_location, run_id
     model.model_id = model.model_uuid = logged.model_id

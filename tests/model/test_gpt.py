@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-import torch.nn.functional as F
 from support import make_noisy_model
 from torch import Tensor
 
 from nanogpt.config import ModelConfig
 from nanogpt.model.checkpoint import Checkpoint
-from nanogpt.model.gpt import GPT, WrittenOutAttention, rotary_tables, rotate
+from nanogpt.model.gpt import GPT, rotary_tables
+from nanogpt.model.operations import rotate
 from nanogpt.text.corpus import Corpus
 
 
@@ -47,19 +47,6 @@ def test_steps_with_a_cache_are_the_forward_pass(noisy_model: GPT, sizes: list[i
         begin += size
         torch.testing.assert_close(stepped_BV, logits_BTV[:, begin - 1], rtol=0, atol=1e-11)
         assert cache.lengths == [begin] * 4
-
-
-def test_the_written_out_attention_is_torchs_with_its_derivative() -> None:
-    generator = torch.Generator().manual_seed(1)
-    given = [torch.randn(2, 3, 7, 4, generator=generator, dtype=torch.float64) for _ in range(4)]
-    results = []
-    for attend in (lambda q, k, v: WrittenOutAttention.apply(q, k, v, 0.3),
-                   lambda q, k, v: F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=0.3)):
-        inputs = [t.clone().requires_grad_() for t in given[:3]]
-        y_BHTD = attend(*inputs)
-        results.append((y_BHTD, *torch.autograd.grad(y_BHTD, inputs, given[3])))
-    for ours, theirs in zip(*results, strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12)
 
 
 @torch.no_grad()

@@ -54,8 +54,7 @@ def test_of_two_that_register_the_same_at_once_the_first_version_stays(
 
     version_numbers, own = registry.version_numbers, dataclasses.replace(trained, domain="raced")
     with open_run("several") as run:
-        path = log_file(run, own)
-        ids = [registry.log_model(own, path, {"step": own.step}, run.id) for _ in range(2)]
+        ids = [registry.log_model(own, log_file(run, own), {"step": own.step}, run.id) for _ in range(2)]
         uris = set()
         for model_id in ids:
             monkeypatch.setattr(registry, "version_numbers", see_none_at_first)

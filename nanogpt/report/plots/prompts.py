@@ -90,7 +90,7 @@ def _stack_candidates(axes: Axes, rows: pd.DataFrame, color: str) -> None:
                                        edgecolors="white", linewidths=0.8))
     tall = rows[rows["probability"] > LEAST_WRITTEN]
     write_letters(axes, list(map(visible, tall["candidate"])),
-                  list(zip(tall["position"], (bottoms + rows["probability"] / 2)[tall.index], strict=True)), SMALL - 1,
+                  list(zip(tall["position"], (bottoms + rows["probability"] / 2)[tall.index], strict=True)), SMALL,
                   colors=["white" if hit else CELL_INK for hit in follows[tall.index]])
 
 

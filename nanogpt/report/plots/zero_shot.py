@@ -147,4 +147,4 @@ def _share_labels(axes: Axes, labels: Sequence[str], shares: pd.Series[float]) -
     for height, label in enumerate(labels):
         if label in shares:
             axes.text(1.01, height, f"{shares[label]:.1%}", transform=axes.get_yaxis_transform(), ha="left",
-                      va="center", fontsize=SMALL - 1, color=GREY)
+                      va="center", fontsize=SMALL, color=GREY)
