@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nanogpt.model.gpt import GPT, Block
-from nanogpt.model.operations import RootMeanSquareNorm, rotate, shift
+from nanogpt.model.operations import normalize, rotate, shift
 
 POSITIONS_PER_PASS = {"cpu": 2048, "cuda": 32_768}
 """Targets × texts × positions of a pass, about: memory grows with it, and on a CPU a pass stays in its cache."""
@@ -35,9 +35,6 @@ of all presets, and 1e-3 where the attention's scale was changed by 2 %."""
 PROVED: WeakKeyDictionary[GPT, bool] = WeakKeyDictionary()
 """Whether `Tape` gives a model's derivative."""
 log = logging.getLogger("nanogpt")
-
-normalize = RootMeanSquareNorm.forward
-"""x to (y, r), y = x · r."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,8 +3,8 @@
 Shape suffixes: B rows, T positions, C channels, H heads, D channels of a head; N stands for any axes.
 
 Between matrix products a training waits for memory, so passes over memory are what counts: autograd keeps more, and
-its derivatives read and write more often (benchmarks/README.md). torch.compile fuses such passes by itself and gets
-the plain forms.
+its derivatives read and write more often (benchmarks/README.md). torch.compile fuses such passes by itself: it gets
+the plain forms of all but the attention. Derivatives of derivatives are refused.
 """
 
 from __future__ import annotations
@@ -15,13 +15,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-LONG_ROW = 128
-"""Rows on a GPU that are longer are normalised by `F.rms_norm`, which takes one block of threads for each row."""
+SHORT_ROW = 128
+"""The longest row that is normalised here on a GPU, where `F.rms_norm` takes a block of threads for each row."""
 
 
 def is_written_out(x: Tensor) -> bool:
     """Say whether the derivative by `x` is one of those below: it is asked for, and nothing else fuses its passes."""
     return x.requires_grad and not torch.compiler.is_compiling()
+
+
+def refuse_second_derivative() -> None:
+    """Raise RuntimeError inside a backward pass of which a graph is made: what it keeps would count as constant."""
+    if torch.is_grad_enabled():
+        raise RuntimeError("operations of the GPT have no second derivative (create_graph=True)")
 
 
 def mean_of_rows(x: Tensor) -> Tensor:
@@ -31,29 +37,34 @@ def mean_of_rows(x: Tensor) -> Tensor:
     return x.mean(-1, keepdim=True)
 
 
+def normalize(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Compute y = x · r and r = 1 / sqrt(mean(x²) + ε) over the last axis; ε is at least float32's, as `F.rms_norm`'s.
+    """
+    epsilon = torch.finfo(torch.promote_types(x.dtype, torch.float32)).eps
+    r = mean_of_rows(x * x).add_(epsilon).rsqrt_()
+    return x * r, r
+
+
 class RootMeanSquareNorm(torch.autograd.Function):
-    """y = x · r and r = 1 / sqrt(mean(x²) + ε) over the last axis."""
+    """The y of `normalize`."""
 
     @staticmethod
-    def forward(x: Tensor) -> tuple[Tensor, Tensor]:
-        r = mean_of_rows(x * x).add_(torch.finfo(x.dtype).eps).rsqrt_()
-        return x * r, r
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        y, r = normalize(x)
+        ctx.save_for_backward(y, r)
+        return y
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor], output: tuple[Tensor, Tensor]) -> None:
-        ctx.save_for_backward(*output)
-
-    @staticmethod
-    def backward(ctx: Any, grad_y: Tensor, grad_r: Tensor) -> Tensor:
-        y, r = ctx.saved_tensors
-        inward = mean_of_rows(grad_y * y) + grad_r * r / y.size(-1)
-        return torch.addcmul(grad_y, y, inward, value=-1) * r
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        refuse_second_derivative()
+        (y, r), (grad,) = ctx.saved_tensors, gradients
+        return torch.addcmul(grad, y, mean_of_rows(grad * y), value=-1).mul_(r)
 
 
 def norm(x: Tensor) -> Tensor:
     """Divide by the root mean square over the last axis."""
-    if is_written_out(x) and (x.device.type == "cpu" or x.size(-1) <= LONG_ROW):
-        y: Tensor = RootMeanSquareNorm.apply(x)[0]
+    if is_written_out(x) and (x.device.type == "cpu" or x.size(-1) <= SHORT_ROW):
+        y: Tensor = RootMeanSquareNorm.apply(x)
         return y
     return F.rms_norm(x, (x.size(-1),))
 
@@ -69,6 +80,7 @@ class SquaredReLU(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        refuse_second_derivative()
         (positive,), (grad,) = ctx.saved_tensors, gradients
         return (grad * positive).mul_(2)
 
@@ -95,6 +107,7 @@ class Shift(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        refuse_second_derivative()
         (x_BTC, before_B1C, share), (grad_BTC,) = ctx.saved_tensors, gradients
         by_x_BTC = torch.empty_like(grad_BTC)
         torch.lerp(grad_BTC[:, :-1], grad_BTC[:, 1:], share, out=by_x_BTC[:, :-1])
@@ -130,7 +143,10 @@ def turned_at_once(x_NHD: Tensor, cos: Tensor, sin: Tensor, sign: int) -> Tensor
 
 
 def turned_by_halves(x_NHD: Tensor, cos: Tensor, sin: Tensor, sign: int) -> Tensor:
-    """Compute the same without a copy of x: two thirds of the time on a GPU, more of it on a CPU."""
+    """Compute the same, of tables whose halves are (c, c) and (-s, s), without a copy of x.
+
+    It takes two thirds of the time on a GPU, and is slower on a CPU.
+    """
     y_NHD = torch.empty_like(x_NHD)
     (first, second), (cos, _), (_, sin) = (t.chunk(2, dim=-1) for t in (x_NHD, cos, sin))
     for y, own, other, by in zip(y_NHD.chunk(2, dim=-1), (first, second), (second, first), (-sign, sign), strict=True):
@@ -139,7 +155,7 @@ def turned_by_halves(x_NHD: Tensor, cos: Tensor, sin: Tensor, sign: int) -> Tens
 
 
 class Rotate(torch.autograd.Function):
-    """`rotate`; its derivative turns back."""
+    """`rotate`; its derivative by x turns back, those by the tables are not computed."""
 
     @staticmethod
     def forward(ctx: Any, x_NHD: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -150,6 +166,7 @@ class Rotate(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        refuse_second_derivative()
         return ctx.turned(*gradients, *ctx.saved_tensors, -1), None, None
 
 
@@ -182,6 +199,7 @@ class WrittenOutAttention(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        refuse_second_derivative()
         q, k, v, weights = ctx.saved_tensors
         (grad_BHTD,) = gradients
         grad = grad_BHTD.flatten(0, 1)

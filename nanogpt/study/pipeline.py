@@ -61,9 +61,10 @@ PHASES = (
 """To add a phase, write it in a file of this folder, its line here and what it takes below."""
 PHASE_SECONDS = {"smoke": (5, 20, 14, 8, 20, 10), "quick": (80, 28, 34, 11, 150, 8),
                  "standard": (743, 300, 1291, 64, 1400, 18), "gpu": (51, 41, 166, 36, 100, 34)}
-"""What the phases with one seed, and what comes after them, took on two CPU cores and, of `gpu`, on a GPU.
+"""What the phases with one seed, and what comes after them, take on two CPU cores and, of `gpu`, on a GPU.
 
-For the rest of a study only their ratios count. Sizes of the last two presets are reckoned from those of `quick`.
+For the rest of a study only their ratios count. Those of `gpu`, and the sizes of `standard`, are reckoned from studies
+of other settings.
 """
 
 

@@ -29,8 +29,8 @@ from nanogpt.training.stacked import cut_members, join_members, map_tensors, sta
 from nanogpt.training.state import TrainingState, check_shapes
 from nanogpt.training.step import make_step, release
 
-COMPILATION_PAYS = 8e14
-"""Weights times characters from which on a compilation pays on a GPU: those of eight trainings of `gpu`."""
+COMPILATION_PAYS = 1.2e15
+"""Weights times characters from which on a compilation pays on a GPU: those of twelve trainings of `gpu`."""
 
 STEP_FILLS_GPU = 1e11
 """Weights times characters of a step from which on a GPU has enough to do with one training (benchmarks/README.md)."""

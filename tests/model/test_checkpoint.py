@@ -203,7 +203,7 @@ def test_a_file_that_agrees_with_itself_and_with_no_training_is_refused(path: Pa
     began = time.monotonic()
     with pytest.raises(UserError, match="checkpoint must be a file written by save_checkpoint, got '") as caught:
         load_checkpoint(path)
-    assert "\n" not in str(caught.value) and len(str(caught.value)) < 800 and time.monotonic() - began < 2
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 800 and time.monotonic() - began < 20
 
 
 WRONG_WEIGHTS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {

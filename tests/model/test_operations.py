@@ -20,9 +20,11 @@ from nanogpt.model.operations import (
     turned_by_halves,
 )
 
+GENERATOR = torch.Generator().manual_seed(0)
+
 
 def drawn(*shape: int) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(len(shape)), dtype=torch.float64)
+    return torch.randn(*shape, generator=GENERATOR, dtype=torch.float64)
 
 
 def turn(x_BTHD: Tensor) -> Tensor:
@@ -31,7 +33,7 @@ def turn(x_BTHD: Tensor) -> Tensor:
 
 
 def turn_as_complex(x_BTHD: Tensor) -> Tensor:
-    cos_TD, sin_TD = (table.double() for table in rotary_tables(x_BTHD.size(1), x_BTHD.size(-1)))
+    cos_TD, sin_TD = (table.to(x_BTHD) for table in rotary_tables(x_BTHD.size(1), x_BTHD.size(-1)))
     first_BTHF, second_BTHF = x_BTHD.chunk(2, dim=-1)
     turns_TF = torch.complex(*(table.chunk(2, dim=-1)[1] for table in (cos_TD, sin_TD)))
     turned_BTHF = torch.complex(first_BTHF, second_BTHF) * turns_TF[:, None]
@@ -54,14 +56,16 @@ OPERATIONS: dict[str, tuple[Callable[..., Tensor], Callable[..., Tensor], tuple[
 }
 
 
+@pytest.mark.parametrize("device", ["cpu", *(["cuda"] if torch.cuda.is_available() else [])])
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_an_operation_and_its_derivative_are_torchs(name: str) -> None:
+def test_an_operation_and_its_derivative_are_torchs(name: str, device: str) -> None:
     ours, theirs, given = OPERATIONS[name]
-    results = []
+    given, results = tuple(t.to(device) for t in given), []
+    gradient = drawn(*given[0].shape)
     for operation in (ours, theirs):
         inputs = [t.clone().requires_grad_() for t in given]
         y = operation(*inputs)
-        results.append((y.detach(), *torch.autograd.grad(y, inputs, drawn(*y.shape))))
+        results.append((y.detach(), *torch.autograd.grad(y, inputs, gradient.to(device))))
     for own, expected in zip(*results, strict=True):
         torch.testing.assert_close(own, expected, rtol=0, atol=1e-12)
     torch.testing.assert_close(ours(*given), results[0][0], rtol=0, atol=1e-15)     # no derivative is asked for
@@ -73,6 +77,21 @@ def test_an_operation_stays_in_the_type_of_the_stream_inside_autocast(name: str,
     ours, _, given = OPERATIONS[name]
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert ours(*(t.bfloat16().requires_grad_(asked) for t in given)).dtype is torch.bfloat16
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_a_second_derivative_is_refused(name: str) -> None:
+    ours, _, given = OPERATIONS[name]
+    inputs = [t.clone().requires_grad_() for t in given]
+    with pytest.raises(RuntimeError, match="no second derivative"):
+        torch.autograd.grad(ours(*inputs).sum(), inputs, create_graph=True)
+
+
+@pytest.mark.parametrize("scale", [0.03, 1.0, 30.0])
+def test_the_norm_in_bfloat16_is_the_one_that_scores(scale: float) -> None:
+    x_NC = (scale * drawn(40, 32)).bfloat16()
+    trained, scored = norm(x_NC.clone().requires_grad_()), norm(x_NC)
+    torch.testing.assert_close(trained, scored, rtol=0.02, atol=0.02)
 
 
 @pytest.mark.parametrize("sign", [1, -1])

@@ -192,7 +192,8 @@ class Place:
         if choice.random() < 0.5:
             name, tensor = choice.choice(sorted(tensors.items()))
             tensors[choice.choice([name, "more"])] = choice.choice([
-                tensor * torch.nan, tensor.half(), tensor[:1].clone(), torch.zeros(0), torch.ones(3), tensor.long()])
+                tensor * torch.nan, tensor.half(), tensor[:1].clone(), torch.zeros(0), torch.ones(3),
+                tensor.long().clone()])
             save_file(tensors, path, metadata={"domain": choice.choice(['"x"', "{", "[" * 10_000, ""])})
             return
         content += (self.folder / "model.safetensors").read_bytes()

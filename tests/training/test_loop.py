@@ -126,9 +126,9 @@ def test_blocks_are_compiled_where_the_steps_to_come_pay_for_it() -> None:
             model = GPT(config.model, 100)
         return is_compiled(model, config, device, trainings)
 
-    assert compiled("gpu", on_gpu, 9) and not compiled("gpu", on_gpu, 4) and not compiled("standard", on_gpu, 24)
-    assert not compiled("gpu", on_cpu, 9) and compiled("smoke", on_cpu, 1, compile="on")
-    assert not compiled("gpu", on_gpu, 9, compile="off")
+    assert compiled("gpu", on_gpu, 12) and not compiled("gpu", on_gpu, 9) and not compiled("standard", on_gpu, 24)
+    assert not compiled("gpu", on_cpu, 12) and compiled("smoke", on_cpu, 1, compile="on")
+    assert not compiled("gpu", on_gpu, 12, compile="off")
 
 
 def test_a_consumer_may_leave_early(corpus: Corpus, config: Config) -> None:
