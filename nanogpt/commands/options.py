@@ -186,6 +186,9 @@ def field_option(name: str, section: str) -> Callable[[Function], Function]:
                         help=f"{text}  [quick: {PRESETS['quick'].get(name, default)}]")
 
 
+VALUES = {"int": "a whole number", "float": "a number", "bool": "true or false"}
+
+
 class Typed(click.ParamType):  # type: ignore[type-arg,unused-ignore]
     """A value of a field; an empty string stands for an option that is left out."""
 
@@ -193,7 +196,11 @@ class Typed(click.ParamType):  # type: ignore[type-arg,unused-ignore]
         self.inner, self.name = click.types.convert_type(kind), kind.__name__
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        return None if value == "" else self.inner.convert(value, param, ctx)
+        try:
+            return None if value == "" else self.inner.convert(value, param, ctx)
+        except click.BadParameter as error:
+            name = param.name if param else "value"
+            raise BadInput(f"{name} must be {VALUES.get(self.name, self.name)}, got {value!r}") from error
 
 
 def show_progress() -> ProgressHandler:

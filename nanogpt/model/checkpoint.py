@@ -93,9 +93,10 @@ def save_checkpoint(checkpoint: Checkpoint, path: Path) -> Path:
     return save_payload(checkpoint.payload(), path, numbers=False)      # `sha256` is of them
 
 
-def load_checkpoint(path: Path | str) -> Checkpoint:
+def load_checkpoint(path: Path | str, name: str = "") -> Checkpoint:
     """Read and verify a checkpoint. UserError where the file is missing, is no checkpoint or was changed.
 
+    An error names `name`, by default the path.
     The digest of files of earlier versions covers shape, vocabulary, weights and counts alone.
     """
     path = Path(path)
@@ -111,7 +112,7 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
         require(checkpoint.vocabulary.sha256 == stored["vocabulary_sha256"], "vocabulary must have its SHA-256",
                 checkpoint.vocabulary.sha256)
     except Exception as error:  # torch.load raises many kinds on foreign bytes, in many lines
-        raise refusal("save_checkpoint", path, error) from error
+        raise refusal("save_checkpoint", name or path, error) from error
     return checkpoint
 
 

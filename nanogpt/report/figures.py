@@ -117,7 +117,8 @@ FIGURES = (
     StudyFigure(
         "transfer_curves", "transfer", ("transfer_curves",),
         "Few-shot adaptation at the tuned learning rate: bits per byte on the target's validation text over adaptation "
-        "steps. The stronger the colour, the later the checkpoint of the source; dashed: random weights.",
+        "steps, of which the one of lowest loss counts, be it step 0. The stronger the colour, the later the "
+        "checkpoint of the source; dashed: random weights.",
         transfer.transfer_curves),
     StudyFigure(
         "transfer_summary", "transfer", ("transfers",),
@@ -140,7 +141,8 @@ FIGURES = (
     StudyFigure(
         "trials_by_learning_rate", "transfer", ("trials",),
         "The trials of the search for a learning rate that ended: final bits per byte on the target's validation "
-        "text. Stars mark the chosen rates; of random weights (dashed) what is far above the stages is cut off.",
+        "text. Stars mark the chosen rates, which may be one for several pairs; of random weights (dashed) what is "
+        "far above the stages is cut off.",
         transfer.trials_by_learning_rate, phases=("transfer",),
         when=lambda tables: bool(tables.table("trials")["validation_bits_per_byte"].notna().any())),
     StudyFigure(

@@ -90,8 +90,8 @@ def seed_findings(means: pd.DataFrame) -> Iterator[str]:
     """Yield how much trainings that differ in the seed alone differ in loss, and which stands out."""
     if means.empty or means["seeds"].max() < 2:
         if len(means):
-            yield ("Each domain was trained once: how much another seed would change is not known here (-P seeds=3 "
-                   "says it).")
+            yield ("Each domain was trained once: how much another seed would change is not known here; a study with "
+                   "seeds=3 says it.")
         return
     last = means[means["stage"] == means["stage"].iloc[-1]]
     own, away = last[last["source"] == last["target"]], last[last["source"] != last["target"]]
@@ -220,8 +220,8 @@ def _of_best_models(zero_shot: pd.DataFrame) -> Iterator[str]:
         many = "all" if not defeats else f"{len(wins)} of" if wins else "none of"
         tail = f"; {listed(defeats)}" if defeats else ""
         lead = f", ahead of the next model on {listed(wins)}" if wins else ""
-        yield (f"The model trained on a domain is the best on its test text for {many} {count} domains{lead}{tail} "
-               "bits per byte.")
+        yield (f"The model trained on a domain has the lowest loss on its test text for {many} {count} domains"
+               f"{lead}{tail} bits per byte.")
 
 
 def _of_entropy(zero_shot: pd.DataFrame) -> Iterator[str]:

@@ -17,12 +17,12 @@ OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "
 MARKERS = "osD^vPX*"
 BASELINE_MARKERS = "sx+1"
 DASHES = ("-", "--", "-.")       # dotted has a meaning of its own in several figures
-STAGE_COLORS = {"early": "#B79AD6", "mid": "#8A5FBF", "late": "#57278F", "final": "#26083F", "scratch": "#777777"}
+STAGE_COLORS = {"early": "#A986CE", "mid": "#8A5FBF", "late": "#57278F", "final": "#26083F", "scratch": "#777777"}
 """The later, the further from the ground; from scratch is grey."""
 INK, GREY, PALE = "#222222", "#777777", "#C8C8C8"
 CELL_INK = "#010101"
 """Letters on a coloured ground, which stay as they are on a dark page."""
-NAMED_COLORS = {STAGE_COLORS["early"]: ("early", "#5D4C7C"), STAGE_COLORS["mid"]: ("mid", "#8C6DC4"),
+NAMED_COLORS = {STAGE_COLORS["early"]: ("early", "#6E5A93"), STAGE_COLORS["mid"]: ("mid", "#8C6DC4"),
                 STAGE_COLORS["late"]: ("late", "#BB9BF0"), STAGE_COLORS["final"]: ("final", "#EDE1FF"),
                 OKABE_ITO[0]: ("blue", "#3F9FDB"), OKABE_ITO[6]: ("slate", "#A9A9A9"), GREY: ("grey", "#9A9A9A")}
 """Colours of lines that a dark page needs in another shade: the name of each, and the shade. There too a later stage

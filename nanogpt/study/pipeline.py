@@ -77,10 +77,9 @@ def run_study(corpora: Mapping[str, Corpus], config: Config, resume: str = RESUM
     study, began = Study(config, corpora, compared_stages=COMPARED_STAGES), time.monotonic()
     check_study(study)
     digest = study.digest("study")
-    stopped = stopped_study(digest, resume)
     with open_engine(config) as study.engine, open_run(
-            f"study {config.preset}{seed_suffix(config.seed)}", config, stopped, phase="study",
-            **{CELL: digest}) as run:
+            f"study {config.preset}{seed_suffix(config.seed)}", config, stopped := stopped_study(digest, resume),
+            phase="study", **{CELL: digest}) as run:
         study.cells = Cells(cells_below(run) if stopped else {}, owner=run.id)
         introduce(run, corpora)
         run.datasets(map(text_dataset, corpora.values()), "study")

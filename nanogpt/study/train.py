@@ -29,6 +29,7 @@ from nanogpt.tracking.run import CELL, TRAININGS, TrackedRun, open_run, open_run
 from nanogpt.tracking.scratch import scratch_path
 from nanogpt.training.loop import Pretraining, Progress, identity_of, train_together, trainings_together
 from nanogpt.training.processes import handed_out
+from nanogpt.training.schedule import checkpoint_steps
 from nanogpt.training.state import TrainingState, load_state, save_state
 
 log = logging.getLogger("nanogpt")
@@ -215,13 +216,13 @@ def open_training(corpus: Corpus, config: Config, study: Study, parent: str) -> 
                   vocabulary_sha256=corpus.vocabulary.sha256, corpus_sha256=corpus.source.sha256) as run:
         training = TrackedTraining(corpus, config, run, parent)
         if resume:
-            training.state = kept_state(run)
-            for model, tags in logged_before(run):
+            for model, tags in logged_before(run, forget_damaged=True):
                 training.models[model.checkpoint.step], training.tags[model.checkpoint.step] = model, tags
-            kept = training.state.step if training.state else config.train.max_steps
-            training.rows = [{"domain": corpus.name, "training_seed": config.seed} | row for row in run.history(METRICS)
-                             if row["step"] <= kept]
-            if training.state:
+            training.rows = [{"domain": corpus.name, "training_seed": config.seed} | row
+                             for row in run.history(METRICS)]
+            if (state := kept_state(run)) and is_logged_until(training, state.step):
+                training.state = state
+                training.rows = [row for row in training.rows if row["step"] <= state.step]
                 log.info("      %s goes on from step %d", run.name, training.state.step)
                 study.cells.continued.append(f"{run.name} (step {training.state.step})")
         if not training.rows:
@@ -230,8 +231,15 @@ def open_training(corpus: Corpus, config: Config, study: Study, parent: str) -> 
 
 
 def is_finished(training: TrackedTraining) -> bool:
-    """Tell whether a training that is resumed had ended: its last checkpoint was logged and no state is left."""
-    return training.state is None and training.config.train.max_steps in training.models
+    """Tell whether a training that is resumed had ended: all was logged and no state is left."""
+    return training.state is None and is_logged_until(training, training.config.train.max_steps)
+
+
+def is_logged_until(training: TrackedTraining, step: int) -> bool:
+    """Tell whether the checkpoints up to a step are whole, and their metrics logged, which comes after them."""
+    settings = training.config.train
+    steps = {each for each in checkpoint_steps(settings.max_steps, settings.checkpoints) if each <= step}
+    return steps <= training.models.keys() & {row["step"] for row in training.rows}
 
 
 def train_and_log(tracked: Sequence[TrackedTraining], trainings: int, share: Share) -> None:
@@ -367,10 +375,21 @@ def kept_state(run: TrackedRun) -> TrainingState | None:
     return None
 
 
-def logged_before(run: TrackedRun) -> Iterator[tuple[StudiedModel, Mapping[str, str]]]:
-    """Load the checkpoints that were logged in this run before it was stopped, each with the tags of its version."""
+def logged_before(run: TrackedRun, *, forget_damaged: bool = False
+                  ) -> Iterator[tuple[StudiedModel, Mapping[str, str]]]:
+    """Load the checkpoints that were logged in this run before it was stopped, each with the tags of its version.
+
+    UserError for one that is damaged; with `forget_damaged` it is deleted instead, as it will be logged anew.
+    """
     for model_id, tags in registry.logged_models(run.id, run.experiment_id):
-        checkpoint = registry.load(f"models:/{model_id}")
+        try:
+            checkpoint = registry.load(f"models:/{model_id}")
+        except UserError as error:
+            if not forget_damaged:
+                raise
+            log.warning("a checkpoint is computed anew: %s", error)
+            registry.forget_logged(model_id)
+            continue
         yield StudiedModel(checkpoint, model_id=model_id), tags
 
 

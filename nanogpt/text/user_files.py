@@ -91,6 +91,8 @@ def user_paths(domain: str, place: str) -> tuple[list[Path], str]:
         if not paths:
             raise UserError(f"folder of domain {domain!r} must hold files, got {place!r} without one")
     elif place and path.exists():
+        if not path.is_file():      # a device or a pipe has no end
+            raise UserError(f"file of domain {domain!r} must be a regular file, got {place!r}")
         paths = [path]
     else:
         paths = [Path(found) for found in glob.glob(str(path), recursive=True) if Path(found).is_file()]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
+import logging
 import math
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -34,6 +35,8 @@ from nanogpt.tracking.new_store import create_missing_store
 from nanogpt.tracking.own_words import is_ours, marked
 from nanogpt.tracking.scratch import scratch_folder, scratch_path
 from nanogpt.tracking.store_errors import again_if_beaten, suppress_code
+
+log = logging.getLogger("nanogpt")
 
 PACKAGES = ("torch", "mlflow")    # pandas and numpy come with MLflow; each one named costs time at every checkpoint
 
@@ -154,6 +157,7 @@ def register(logged: Sequence[ToRegister], run_id: str) -> list[str]:
     domain = logged[0].checkpoint.domain
     name, client = model_name(domain), mlflow.MlflowClient()
     make_registered_model(name, domain)
+    remove_damaged(name, logged)
     numbers = version_numbers(name)
     if new := [model for model in logged if model.identity not in numbers]:
         for model in new:
@@ -166,6 +170,19 @@ def register(logged: Sequence[ToRegister], run_id: str) -> list[str]:
         with suppress_code("RESOURCE_DOES_NOT_EXIST"):
             client.delete_model_version(name, str(number))
     return [f"models:/{name}/{numbers[model.identity][0]}" for model in logged]
+
+
+def remove_damaged(name: str, logged: Sequence[ToRegister]) -> None:
+    """Remove the versions that these models would share, but for their own, and whose files no longer hold them."""
+    expected, own = {model.identity for model in logged}, {f"models:/{model.model_id}" for model in logged}
+    for version in versions(name):
+        if (version.tags.get("sha256"), version.tags.get("step")) in expected and version.source not in own:
+            try:
+                load(f"models:/{name}/{version.version}")
+            except UserError as error:
+                log.warning("version %s of %s is registered anew: %s", version.version, name, error)
+                with suppress_code("RESOURCE_DOES_NOT_EXIST"):
+                    mlflow.MlflowClient().delete_model_version(name, str(version.version))
 
 
 def version_numbers(name: str) -> dict[tuple[str, str], list[int]]:
@@ -184,6 +201,11 @@ def make_registered_model(name: str, domain: str) -> None:
         with suppress_code("RESOURCE_ALREADY_EXISTS"):
             client.create_registered_model(name, tags={"domain": domain},
                                            description=marked(cards.model_card(name, domain, [])))
+
+
+def forget_logged(model_id: str) -> None:
+    """Delete a logged model, as the UI does: MLflow keeps its files until they are collected."""
+    mlflow.MlflowClient().delete_logged_model(model_id)
 
 
 def logged_models(run_id: str, experiment_id: str) -> list[tuple[str, Mapping[str, str]]]:
@@ -271,12 +293,13 @@ def best_of(uri: str) -> str:
     text decides. Of equal scores the newest counts, of equal weights the oldest: `register` removes the others.
     """
     _, name, number = uri.split("/")
-    oldest: dict[str, Any] = {}
-    for version in sorted(versions(name), key=lambda version: int(version.version)):
-        oldest.setdefault(version.tags.get("sha256", f"version {version.version}"), version)
-    every = list(oldest.values())
+    every = sorted(versions(name), key=lambda version: int(version.version))
     (scored_on,) = (version.tags.get(SCORED_ON) for version in every if str(version.version) == number)
-    scores = [(number_in(version.tags, "bits_per_byte"), -int(version.version)) for version in every
+    oldest: dict[tuple[str, str], Any] = {}
+    for version in every:
+        identity = (version.tags.get("sha256", f"version {version.version}"), version.tags.get("step", ""))
+        oldest.setdefault(identity, version)
+    scores = [(number_in(version.tags, "bits_per_byte"), -int(version.version)) for version in oldest.values()
               if version.tags.get(SCORED_ON) == scored_on]
     scores = [score for score in scores if math.isfinite(score[0])]
     return f"models:/{name}/{-min(scores, default=(0.0, -int(number)))[1]}"
@@ -297,7 +320,7 @@ def load(uri: str) -> Checkpoint:
         files = [local] if local.is_file() else sorted(local.rglob("*.pt"))
         if len(files) != 1:
             raise UserError(f"model must hold one checkpoint, got {len(files)} in {uri!r}")
-        return load_checkpoint(files[0])
+        return load_checkpoint(files[0], uri)
 
 
 @dataclass(frozen=True)

@@ -136,3 +136,12 @@ def test_a_rate_or_a_storage_that_cannot_be_is_one_line(arguments: list[str], mo
                  "--domains", "recipes=text.txt", "--preset", "smoke", "--transfer-steps", "1", *arguments)
     assert result.exit_code == 2, result.output
     assert f"Error: {arguments[0].removeprefix('--')} must be" in result.stderr and "Traceback" not in result.output
+
+
+@pytest.mark.parametrize(("option", "value", "line"), [
+    ("--max-steps", "1e3", "Error: max_steps must be a whole number, got '1e3'\n"),
+    ("--learning-rate", "fast", "Error: learning_rate must be a number, got 'fast'\n"),
+    ("--joint", "perhaps", "Error: joint must be true or false, got 'perhaps'\n")])
+def test_a_value_of_another_type_is_refused_in_one_line(option: str, value: str, line: str) -> None:
+    result = run(show, option, value)
+    assert (result.exit_code, result.stderr) == (2, line)

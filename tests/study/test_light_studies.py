@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import pandas as pd
@@ -18,6 +20,7 @@ from nanogpt.commands.study import study
 from nanogpt.commands.train import train
 from nanogpt.commands.transfer import transfer
 from nanogpt.config import Config
+from nanogpt.model.checkpoint import Checkpoint
 from nanogpt.model.gpt import GPT
 from nanogpt.study import train as training_phase
 from nanogpt.text.corpus import Corpus
@@ -151,6 +154,47 @@ def test_what_is_not_finished_of_several_trainings_goes_on(client: MlflowClient,
         last = pd.read_csv(f"{run.info.artifact_uri}/tables/training.csv").iloc[-1]
         by_member.setdefault((last["domain"], last["training_seed"]), []).append(last["validation_nats"])
     assert len(by_member) == 4 and all(len(set(values)) == 1 and len(values) == 2 for values in by_member.values())
+
+
+ALONE = ("--preset", "smoke", "--domain", "readme=readme.txt", "--domains", "readme=readme.txt", "--max-steps", "8",
+         "--checkpoints", "2", "--eval-characters", "512", "--device", "cpu")
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_a_training_that_stopped_before_its_last_metrics_goes_on_to_its_last_step(
+        client: MlflowClient, monkeypatch: pytest.MonkeyPatch, damaged: bool) -> None:
+    """An earlier training has `best`, so that nothing would fail; a checkpoint may have been damaged since."""
+    def stop_at_the_last(checkpoint: Checkpoint, *given: Any) -> Any:
+        model = log_checkpoint(checkpoint, *given)
+        if checkpoint.step == 8:
+            raise KeyboardInterrupt
+        return model
+
+    call(train, *ALONE, "--seed", "2")
+    log_checkpoint = training_phase.log_checkpoint
+    with monkeypatch.context() as patch:
+        patch.setattr(training_phase, "log_checkpoint", stop_at_the_last)
+        assert CliRunner().invoke(train, ALONE).exit_code == 1
+    (stopped,) = [run for run in runs(client, "train") if run.info.status == "KILLED"]
+    if damaged:
+        (logged,) = [model for model in client.search_logged_models([stopped.info.experiment_id])
+                     if model.source_run_id == stopped.info.run_id and model.tags["step"] == "4"]
+        os.truncate(f"{logged.artifact_location}/data/iter_000004.pt", 1000)
+    output = call(train, "--domain", "readme=readme.txt", "--resume", stopped.info.run_id)
+    assert "registered 3 checkpoints" in output
+    assert client.get_model_version_by_alias("nanogpt-readme", "final").tags["step"] == "8"
+    table = pd.read_csv(f"{client.get_run(stopped.info.run_id).info.artifact_uri}/tables/training.csv")
+    assert list(table["step"]) == [0, 4, 8]
+    assert "ok" in call(registry, "--action", "verify", "--model", "readme")
+
+
+def test_a_version_that_was_damaged_is_registered_anew(client: MlflowClient) -> None:
+    call(train, *ALONE)
+    last = client.get_model_version_by_alias("nanogpt-readme", "final")
+    os.truncate(f"{client.get_logged_model(last.source.split('/')[-1]).artifact_location}/data/final.pt", 1000)
+    call(train, *ALONE)
+    assert client.get_model_version_by_alias("nanogpt-readme", "final").version != last.version
+    assert "ok" in call(registry, "--action", "verify", "--model", "readme")
 
 
 def test_a_training_that_diverges_is_left_out_and_the_study_goes_on(client: MlflowClient,

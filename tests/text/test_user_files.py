@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import os
 import sys
 from pathlib import Path
 
@@ -130,6 +131,13 @@ def test_what_is_no_text_is_refused_in_one_line(name: str, content: bytes, messa
         with pytest.raises(UserError, match=message) as refused:
             load_domain(f"own={place}")
         assert "\n" not in str(refused.value) and "own" in str(refused.value)
+
+
+@pytest.mark.parametrize("place", ["/dev/zero", "pipe"])
+def test_what_has_no_end_is_refused(place: str, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UserError, match="file of domain 'own' must be a regular file, got "):
+        load_domain(f"own={tmp_path / place}")
 
 
 def test_a_text_has_no_column(tmp_path: Path) -> None:

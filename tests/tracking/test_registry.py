@@ -94,6 +94,17 @@ def test_best_is_the_lowest_score_on_the_newest_versions_text(models: str, check
     assert bests == ["3.0000", "2.0000", "1.0000", "3.0000", "2.5000"]
 
 
+def test_a_digest_that_a_person_wrote_does_no_harm(models: str, checkpoints: list[Checkpoint]) -> None:
+    with open_run("hand") as run:
+        own = [dataclasses.replace(checkpoint, domain="hand") for checkpoint in checkpoints[:2]]
+        logged = [registry.ToRegister(each, registry.log_model(each, log_file(run, each), {}, run.id),
+                                      {"scored_on": "t[:1]", "bits_per_byte": bits})
+                  for each, bits in zip(own, ("3.0000", "2.0000"), strict=True)]
+        uris = registry.register(logged, run.id)
+    mlflow.MlflowClient().set_model_version_tag("nanogpt-hand", "2", "sha256", own[0].sha256)
+    assert registry.best_of(uris[1]) == uris[1] == "models:/nanogpt-hand/2"
+
+
 @pytest.mark.parametrize("alias", ["a b", "latest", "v1", "a" * 500, "ä/b"])
 def test_an_alias_that_mlflow_does_not_take_is_refused(models: str, alias: str) -> None:
     with pytest.raises(UserError, match="alias must be a name that MLflow takes"):

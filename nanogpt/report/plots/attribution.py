@@ -6,6 +6,7 @@ from collections.abc import Collection
 
 import numpy as np
 import pandas as pd
+from matplotlib import ticker
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
@@ -15,6 +16,7 @@ from nanogpt.report.plots.panels import (
     add_legend,
     draw_heat,
     draw_line,
+    grid_of,
     name_axes,
     name_cells,
     name_ticks,
@@ -29,7 +31,7 @@ from nanogpt.report.wording import spaced, tested_value, wrapped
 MEASURES = {"mean_distance_characters": "effective context, characters", "entropy_nats": "entropy of the shares, nats",
             "same_word_share": "share on the same word", "previous_word_share": "share on the word before",
             "punctuation_share": "share on punctuation", "newline_share": "share on new lines",
-            "spearman_with_last": "Spearman's ρ with the last checkpoint"}
+            "spearman_with_last": "ρ with the last checkpoint"}
 
 
 def attribution_curves(tables: StudyTables) -> Figure:
@@ -37,7 +39,7 @@ def attribution_curves(tables: StudyTables) -> Figure:
     rows = tables.table("attribution_summary").query("prompt_domain == 'all'").sort_values("step")
     shown = [name for name in MEASURES if name in rows and rows[name].notna().any() and rows[name].max() > 0]
     styles = domain_styles(tables.domain_order, rows, "domain")
-    figure, every = panels(-(-len(shown) // 4), min(4, len(shown)), (3.0, 2.3), count=len(shown))
+    figure, every = grid_of(len(shown), (3.3, 2.3))
     for axes, name in zip(every, shown, strict=True):
         for domain, line in rows.groupby("domain", sort=False):
             draw_line(axes, line, "step", name, styles[str(domain)])
@@ -66,6 +68,7 @@ def faithfulness(tables: StudyTables) -> Figure:
             if method in ATTRIBUTION_BASELINES:
                 axes.axvline(values[column].mean(), color=GREY, linestyle="--", linewidth=1)
         name_ticks(axes.yaxis, [spaced(method) for method in methods])
+        axes.xaxis.set_major_locator(ticker.MaxNLocator(3))     # the names of methods leave little room
         name_axes(axes, title, label, "")
     points = {name: style._replace(dashes="") for name, style in styles.items()}
     add_legend(figure, points | {"mean": LineStyle("black", "|", "")}, "model")

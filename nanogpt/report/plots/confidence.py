@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from nanogpt.report.plots.panels import add_legend, decade_ticks, draw_line, name_axes, panels, step_axis
+from nanogpt.report.plots.panels import (
+    MOST_COLUMNS,
+    add_legend,
+    decade_ticks,
+    draw_line,
+    grid_of,
+    name_axes,
+    panels,
+    step_axis,
+)
 from nanogpt.report.style import GREY, INK, LineStyle, domain_styles
 from nanogpt.report.tables import StudyTables, by_source, own_texts
 
@@ -18,7 +30,7 @@ def confidence_curves(tables: StudyTables) -> Figure:
     zero_shot = tables.table("zero_shot").sort_values("step")
     styles = domain_styles(tables.domain_order, zero_shot, "target")
     groups = by_source(zero_shot, tables.domain_order)
-    figure, every = panels(-(-len(groups) // 3), min(3, len(groups)), (3.3, 2.6), count=len(groups), sharey=True)
+    figure, every = grid_of(len(groups), (3.3, 2.6), sharey=True)
     for axes, (source, rows) in zip(every, groups.items(), strict=True):
         for target, line in rows.groupby("target", sort=False):
             style = styles[str(target)]
@@ -31,13 +43,17 @@ def confidence_curves(tables: StudyTables) -> Figure:
 
 
 def sharpening_curves(tables: StudyTables) -> Figure:
-    """Draw entropy (above) and best temperature (below) over the steps; a column for each model, a line each text."""
+    """Draw entropy (above) and best temperature (below it) over the steps, for each model; a line for each text."""
     zero_shot = tables.table("zero_shot").sort_values("step")
     styles = domain_styles(tables.domain_order, zero_shot, "target")
     groups = by_source(zero_shot, tables.domain_order)
-    figure, every = panels(2, len(groups), (3.3, 2.3), sharey="row")
+    columns = min(MOST_COLUMNS, len(groups))
+    figure, every = panels(2 * -(-len(groups) // columns), columns, (3.3, 2.3), sharey="row")
+    for i in range(len(groups), len(every) // 2):       # of the last rows
+        for axes in _above_another(every, columns, i):
+            axes.remove()
     for i, (source, rows) in enumerate(groups.items()):
-        entropy, temperature = every[i], every[i + len(groups)]
+        entropy, temperature = _above_another(every, columns, i)
         for target, line in rows.groupby("target", sort=False):
             draw_line(entropy, line, "step", "entropy_nats", styles[str(target)])
             draw_line(temperature, line[line["step"] > 0], "step", "temperature", styles[str(target)])
@@ -45,16 +61,22 @@ def sharpening_curves(tables: StudyTables) -> Figure:
         for axes in (entropy, temperature):
             step_axis(axes, rows["step"])
         temperature.set_xlim(entropy.get_xlim())
-        name_axes(entropy, f"model: {source}", "", "entropy, nats" if not i else "")
-        name_axes(temperature, "", "training step", "best temperature" if not i else "")
+        name_axes(entropy, f"model: {source}", "", "entropy, nats" if i % columns == 0 else "")
+        name_axes(temperature, "", "training step", "best temperature" if i % columns == 0 else "")
     add_legend(figure, styles, "text")
     return figure
+
+
+def _above_another(every: Sequence[Axes], columns: int, place: int) -> tuple[Axes, Axes]:
+    """Return the two panels of a place: those of one lie above another, and `columns` places beside one another."""
+    first = 2 * columns * (place // columns) + place % columns
+    return every[first], every[first + columns]
 
 
 def divergence_curves(tables: StudyTables) -> Figure:
     """Draw how far each model's predictions of its own domain's text are from those of models that only count."""
     groups = by_source(own_texts(tables.table("zero_shot")).sort_values("step"), tables.domain_order)
-    figure, every = panels(1, len(groups), (3.3, 2.5), sharey=True)
+    figure, every = grid_of(len(groups), (3.3, 2.5), sharey=True)
     for axes, (source, rows) in zip(every, groups.items(), strict=True):
         for name, style in DIVERGENCES.items():
             draw_line(axes, rows, "step", f"{name}_divergence_nats", style)

@@ -29,6 +29,8 @@ from nanogpt.report.style import CELL_INK, LineStyle
 from nanogpt.report.tables import by_pair
 
 SMALL = 8          # points
+MOST_COLUMNS = 3
+TICKS_INCHES, LETTER_INCHES = 0.5, 0.08     # left of a panel; of a title's letter, about
 MOST_DECADES = 1.9  # of an axis with two ticks in each
 DARK = 0.55        # where on a colour map white letters read better
 Panels = tuple[Figure, list[Axes]]
@@ -73,10 +75,26 @@ def draw_line(axes: Axes, rows: pd.DataFrame, x: str, y: str, style: LineStyle, 
               fillstyle=style.fill, linewidth=1.5, markersize=markersize)
 
 
+def grid_of(count: int, size: tuple[float, float], sharey: Any = False) -> Panels:
+    """Return a figure and `count` panels, three in a row at most, so that a page need not be scrolled sideways."""
+    columns = min(MOST_COLUMNS, count)
+    return panels(-(-count // columns), columns, size, count=count, sharey=sharey)
+
+
 def name_axes(axes: Axes, title: str, x: str, y: str) -> None:
+    """Write a title, in the middle of which is left out what its panel has no room for, and the names of both axes."""
+    cell, inches = axes.get_subplotspec(), axes.figure.bbox.width / axes.figure.dpi
+    columns = cell.get_gridspec().ncols if cell else 1
+    title = shortened(title, round((inches / columns - TICKS_INCHES) / LETTER_INCHES))
     axes.set_title(title, fontsize=10, loc="left", y=1, pad=TITLE_PAD, parse_math=False)
     axes.set_xlabel(x, fontsize=9)
     axes.set_ylabel(y, fontsize=9)
+
+
+def shortened(text: str, most: int) -> str:
+    """Leave out the middle of a text of more than `most` characters."""
+    tail = most // 2
+    return text if len(text) <= most else f"{text[:most - tail - 1]}…{text[len(text) - tail:]}"
 
 
 def add_legend(figure: Figure, styles: Mapping[str, LineStyle], title: str = "") -> None:

@@ -86,10 +86,12 @@ def transfer_summary(tables: StudyTables) -> Figure:
                     axes.axhline(float(scratch[column].loc[str(target)]), color=style.color, linestyle="--",
                                  linewidth=1)
         rate.set_yscale("log")
+        if transfers["learning_rate"].nunique() == 1:       # which leaves a logarithmic axis without a tick
+            rate.set_ylim(*(rows["learning_rate"].iloc[0] * factor for factor in (1 / 3, 3)))
         decade_ticks(rate.yaxis)
         name_axes(rate, f"from {source}: tuned rate", "", "learning rate")
-        name_axes(there, f"from {source}: the target's text", "", "bits per byte")
-        name_axes(home, f"from {source}: its own text", "", "bits per byte")
+        name_axes(there, f"from {source}: target's text", "", "bits per byte")
+        name_axes(home, f"from {source}: own text", "", "bits per byte")
         home.set_visible(bool(rows["source_bits_per_byte_after"].notna().any()))
     entries = {"before": LineStyle(INK, "o", ":", "none"), "after": LineStyle(INK)}
     add_legend(figure, styles | entries | ({"from scratch": LineStyle(INK, "", "--")} if len(scratch) else {}), "to")
@@ -176,12 +178,14 @@ def stage_differences(tables: StudyTables) -> Figure:
 
 
 def trials_by_learning_rate(tables: StudyTables) -> Figure:
-    """Draw validation bits per byte of each trial over its learning rate, a star at the best of each stage."""
+    """Draw validation bits per byte of each trial over its learning rate, a star at the rate that was chosen."""
     trials = most_shots(tables.table("trials")).sort_values("learning_rate")
+    tuned = tables.table("transfers").query("view == 'tuned'")
+    chosen = tuned[["source", "stage", "target", "shots", "learning_rate"]].drop_duplicates()
     figure, every = staged_panels(trials, "validation_bits_per_byte")
     for axes, pair, rows in every:
         for stage, part in by_stage(rows).items():
-            style, best = stage_style(stage), part.nsmallest(1, "validation_bits_per_byte")
+            style, best = stage_style(stage), part.merge(chosen)
             draw_line(axes, part, "learning_rate", "validation_bits_per_byte", style)
             draw_line(axes, best, "learning_rate", "validation_bits_per_byte", style._replace(marker="*"), 13)
         axes.set_xscale("log")

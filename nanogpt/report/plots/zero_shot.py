@@ -16,6 +16,7 @@ from nanogpt.report.plots.panels import (
     add_legend,
     draw_heat,
     draw_line,
+    grid_of,
     name_axes,
     name_cells,
     name_rows,
@@ -96,7 +97,7 @@ def ranking(tables: StudyTables) -> Figure:
     groups = groups_of(last, "target", styles)
     counted = list(dict.fromkeys(name for name in baselines.get("baseline", ()) if name != "uniform"))
     names = [*dict.fromkeys(last["source"]), *counted]
-    figure, every = panels(1, len(groups), (3.3, 0.22 * len(names) + 0.9), sharey=True)
+    figure, every = grid_of(len(groups), (3.3, 0.22 * len(names) + 0.9), sharey=True)
     for axes, (target, rows) in zip(every, groups.items(), strict=True):
         for row in rows.to_dict("records"):
             style, value = styles[row["source"]], row["bits_per_byte"]
@@ -127,7 +128,7 @@ def _breakdown_figure(tables: StudyTables, by: str) -> Figure:
     last = last[last["by"] == by].drop_duplicates(["source", "target", "group"])
     labels, groups = list(dict.fromkeys(last["group"])), groups_of(last, "target", styles)
     labels.sort(key=lambda label: int(label.split()[0]) if label[0].isdigit() else 0)
-    figure, every = panels(1, len(groups), (3.3, 0.24 * max(5, len(labels)) + 0.9), sharey=True)
+    figure, every = grid_of(len(groups), (3.3, 0.24 * max(5, len(labels)) + 0.9), sharey=True)
     for axes, (target, rows) in zip(every, groups.items(), strict=True):
         for source, line in rows.groupby("source", sort=False):
             style = styles[str(source)]
