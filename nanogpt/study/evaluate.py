@@ -114,7 +114,7 @@ def evaluate_training(trained: TrainedModels, texts: TextsToScore, study: Study)
             for row in score_model(model, texts.prepared, study, tables, bits, write=trained.write):
                 run.metrics(evaluation_metrics(row), model.checkpoint.step, model.model_id,
                             text_dataset(study.corpora[row["target"]]))
-            log.info("      %s · %s bits per byte", model.checkpoint.title, ", ".join(
+            log.info("      %s%s · %s bits per byte", model.checkpoint.title, seed_suffix(seed), ", ".join(
                 f"{row['target']} {row['bits_per_byte']:.3f}" for row in tables.rows["zero_shot"][-len(study.corpora):]
             ), extra=part(number, trained.total))
         log_tables(run, tables)
