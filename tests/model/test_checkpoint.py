@@ -200,10 +200,10 @@ def test_a_file_that_agrees_with_itself_and_with_no_training_is_refused(path: Pa
     change_file(path, **changes)
     if name != "laughs":     # whose digest would take its writer as long
         forge(path)
-    began = time.monotonic()
+    began = time.process_time()
     with pytest.raises(UserError, match="checkpoint must be a file written by save_checkpoint, got '") as caught:
         load_checkpoint(path)
-    assert "\n" not in str(caught.value) and len(str(caught.value)) < 800 and time.monotonic() - began < 20
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 800 and time.process_time() - began < 2
 
 
 WRONG_WEIGHTS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {

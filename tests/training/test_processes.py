@@ -17,9 +17,10 @@ from nanogpt.text.sources import DomainText
 from nanogpt.training.processes import handed_out, own_share, world_size
 
 SETTINGS = {"max_steps": 40, "batch_size": 8, "device": "cpu", "log_every": 10}
-TOLERANCES = {"float32": (1e-5, 1e-4), "bfloat16": (1e-2, 0.2)}
-"""By precision: of a training loss, in nats, and of a weight. Measured: 5e-7 and 2e-6; 1e-3 and 6e-2, the latter in the
-embedding of a rare character, where Adam follows the sign of a gradient that is mostly rounding."""
+TOLERANCES = {"float32": (1e-5, 1e-5), "bfloat16": (1e-2, 5e-3)}
+"""By precision: of a training loss, in nats, and of the weights, in the mean square's root. Single weights of bfloat16
+differ by up to 6e-2, in the embedding of a rare character: Adam follows the sign of a gradient that is mostly rounding.
+"""
 
 
 @pytest.fixture
@@ -43,12 +44,18 @@ def largest_difference(a: dict[Any, Any], b: dict[Any, Any]) -> float:
     return max(float((torch.as_tensor(a[key]) - torch.as_tensor(b[key])).abs().max()) for key in a)
 
 
+def mean_difference(a: dict[str, Any], b: dict[str, Any]) -> float:
+    """The root of the mean square over all weights."""
+    squares = torch.cat([(a["weights"][name] - b["weights"][name]).square().flatten() for name in b["weights"]])
+    return float(squares.mean().sqrt())
+
+
 @pytest.mark.parametrize("precision", TOLERANCES)
 def test_two_processes_learn_what_one_learns(text: Path, precision: str) -> None:
     settings = SETTINGS | {"precision": precision}
     first, second = in_processes(text, 2, settings)
     alone = result(*inputs(text, settings))
-    of_losses, of_weights = (largest_difference(first[name], alone[name]) for name in ("losses", "weights"))
+    of_losses, of_weights = largest_difference(first["losses"], alone["losses"]), mean_difference(first, alone)
     print(f"{precision}: losses differ by at most {of_losses:.2g} nats, weights by {of_weights:.2g}")
     assert first["losses"] == second["losses"] and largest_difference(first["weights"], second["weights"]) == 0
     assert of_losses <= TOLERANCES[precision][0] and of_weights <= TOLERANCES[precision][1]
