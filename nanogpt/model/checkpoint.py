@@ -31,6 +31,10 @@ NOTE_TYPES: dict[str, type] = {"seed": int, "max_steps": int, "split": str}
 PLAIN = (str, int, float, bool, type(None))
 
 
+class CheckpointError(UserError):
+    """A file that was read is no whole checkpoint: another file than the one that was written."""
+
+
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
     """Weights on the CPU, the shape that they fit, the vocabulary, and where in which training they stood."""
@@ -94,7 +98,7 @@ def save_checkpoint(checkpoint: Checkpoint, path: Path) -> Path:
 
 
 def load_checkpoint(path: Path | str, name: str = "") -> Checkpoint:
-    """Read and verify a checkpoint. UserError where the file is missing, is no checkpoint or was changed.
+    """Read and verify a checkpoint. UserError where it cannot be read, CheckpointError where it is none or was changed.
 
     An error names `name`, by default the path.
     The digest of files of earlier versions covers shape, vocabulary, weights and counts alone.
@@ -119,7 +123,8 @@ def load_checkpoint(path: Path | str, name: str = "") -> Checkpoint:
 def refusal(writer: str, path: Path | str, error: Exception) -> UserError:
     """Say in one line why a file is no checkpoint: our own reason, or the name of the error that came."""
     reason = str(error) if type(error) in (UserError, ValueError) else type(error).__name__
-    return UserError(f"checkpoint must be a file written by {writer}, got {str(path)!r} ({one_line(reason)})")
+    kind = UserError if isinstance(error, OSError | MemoryError) else CheckpointError   # it may be whole all the same
+    return kind(f"checkpoint must be a file written by {writer}, got {str(path)!r} ({one_line(reason)})")
 
 
 def model_config_of(stored: Mapping[str, Any]) -> ModelConfig:

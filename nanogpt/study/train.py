@@ -14,7 +14,7 @@ from itertools import groupby
 from nanogpt.config import Config, Row
 from nanogpt.errors import UserError
 from nanogpt.evaluation.evaluate import losses_together
-from nanogpt.model.checkpoint import Checkpoint, save_checkpoint
+from nanogpt.model.checkpoint import Checkpoint, CheckpointError, save_checkpoint
 from nanogpt.model.device import resolve_device
 from nanogpt.study.cells import cell_digest, keep, kept_tables
 from nanogpt.study.estimate import part
@@ -379,12 +379,12 @@ def logged_before(run: TrackedRun, *, forget_damaged: bool = False
                   ) -> Iterator[tuple[StudiedModel, Mapping[str, str]]]:
     """Load the checkpoints that were logged in this run before it was stopped, each with the tags of its version.
 
-    UserError for one that is damaged; with `forget_damaged` it is deleted instead, as it will be logged anew.
+    CheckpointError for one that is damaged; with `forget_damaged` it is deleted instead, as it will be logged anew.
     """
     for model_id, tags in registry.logged_models(run.id, run.experiment_id):
         try:
             checkpoint = registry.load(f"models:/{model_id}")
-        except UserError as error:
+        except CheckpointError as error:
             if not forget_damaged:
                 raise
             log.warning("a checkpoint is computed anew: %s", error)

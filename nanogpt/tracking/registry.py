@@ -25,7 +25,7 @@ from mlflow.utils.validation import _validate_model_alias_name, _validate_model_
 
 from nanogpt.config import STAGE_SHARES
 from nanogpt.errors import UserError
-from nanogpt.model.checkpoint import Checkpoint, load_checkpoint
+from nanogpt.model.checkpoint import Checkpoint, CheckpointError, load_checkpoint
 from nanogpt.model.safetensors_io import load_safetensors
 from nanogpt.serving import pyfunc as serving
 from nanogpt.serving.bundle import Bundle, write_bundle
@@ -179,7 +179,7 @@ def remove_damaged(name: str, logged: Sequence[ToRegister]) -> None:
         if (version.tags.get("sha256"), version.tags.get("step")) in expected and version.source not in own:
             try:
                 load(f"models:/{name}/{version.version}")
-            except UserError as error:
+            except CheckpointError as error:
                 log.warning("version %s of %s is registered anew: %s", version.version, name, error)
                 with suppress_code("RESOURCE_DOES_NOT_EXIST"):
                     mlflow.MlflowClient().delete_model_version(name, str(version.version))
@@ -308,7 +308,7 @@ def best_of(uri: str) -> str:
 def load(uri: str) -> Checkpoint:
     """Load a checkpoint: `models:/nanogpt-math@late`, `models:/…/3`, `runs:/<id>/checkpoints/final.pt` or a path.
 
-    UserError where there is none.
+    UserError where there is none, CheckpointError where it is damaged.
     """
     if not uri.startswith(("models:/", "runs:/")):
         return load_safetensors(uri) if uri.endswith(".safetensors") else load_checkpoint(uri)
@@ -319,7 +319,7 @@ def load(uri: str) -> Checkpoint:
             raise UserError(f"model must exist in the registry or a run, got {uri!r} ({known_models()})") from error
         files = [local] if local.is_file() else sorted(local.rglob("*.pt"))
         if len(files) != 1:
-            raise UserError(f"model must hold one checkpoint, got {len(files)} in {uri!r}")
+            raise CheckpointError(f"model must hold one checkpoint, got {len(files)} in {uri!r}")
         return load_checkpoint(files[0], uri)
 
 

@@ -114,8 +114,9 @@ def watched() -> Iterator[None]:
 
     def look(number: int, frame: FrameType | None) -> None:
         nonlocal spoke, said
+        sys.stdout.flush()
         sys.stderr.flush()
-        if (at := sys.stderr.buffer.tell()) != said:
+        if (at := sys.stdout.buffer.tell() + sys.stderr.buffer.tell()) != said:
             said, spoke = at, time.monotonic()
         if time.monotonic() - spoke > QUIET_SECONDS:
             raise Silent
