@@ -74,6 +74,10 @@ class Silent(BaseException):
     """A command said nothing for QUIET_SECONDS."""
 
 
+class Stopped(Exception):
+    """A command was Silent or Long."""
+
+
 class Long(BaseException):
     """A command goes on and says so."""
 
@@ -137,8 +141,11 @@ def run(name: str, arguments: Sequence[str]) -> Result:
 
     class Watched(click.Command):
         def invoke(self, context: click.Context) -> object:
-            with watched():
-                return super().invoke(context)
+            try:
+                with watched():
+                    return super().invoke(context)
+            except (Silent, Long) as error:     # the runner lets what is no Exception through
+                raise Stopped(error) from error
 
     shell = Watched(name, params=inner.params, callback=inner.callback, context_settings=inner.context_settings)
     return CliRunner().invoke(shell, list(arguments))
@@ -146,7 +153,7 @@ def run(name: str, arguments: Sequence[str]) -> Result:
 
 def verdict(result: Result) -> str:
     """How a command ended; AssertionError where that is no good end."""
-    if isinstance(result.exception, Long):
+    if isinstance(result.exception, Stopped) and isinstance(result.exception.args[0], Long):
         return "long"
     assert result.exception is None or isinstance(result.exception, SystemExit), repr(result.exception)
     assert result.exit_code in (0, 2) and "Traceback" not in result.output
