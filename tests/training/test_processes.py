@@ -17,9 +17,11 @@ from nanogpt.text.sources import DomainText
 from nanogpt.training.processes import handed_out, own_share, world_size
 
 SETTINGS = {"max_steps": 40, "batch_size": 8, "device": "cpu", "log_every": 10}
-TOLERANCES = {"float32": (1e-5, 1e-5), "bfloat16": (1e-2, 5e-3)}
-"""By precision: of a training loss, in nats, and of the weights, in the mean square's root. Single weights of bfloat16
-differ by up to 6e-2, in the embedding of a rare character: Adam follows the sign of a gradient that is mostly rounding.
+TOLERANCES = {"float32": (1e-5, 1e-4, 1e-5), "bfloat16": (1e-2, 5e-2, 5e-3)}
+"""By precision: of a training loss, in nats; of a weight; and of all weights, in the root of the mean square.
+
+In bfloat16 the embedding is compared by the last alone: in the row of a rare character Adam follows the sign of a
+gradient that is mostly rounding, and single weights differ by up to 6e-2.
 """
 
 
@@ -55,10 +57,14 @@ def test_two_processes_learn_what_one_learns(text: Path, precision: str) -> None
     settings = SETTINGS | {"precision": precision}
     first, second = in_processes(text, 2, settings)
     alone = result(*inputs(text, settings))
-    of_losses, of_weights = largest_difference(first["losses"], alone["losses"]), mean_difference(first, alone)
-    print(f"{precision}: losses differ by at most {of_losses:.2g} nats, weights by {of_weights:.2g}")
+    exact = {name for name in alone["weights"] if precision == "float32" or name != "embedding.weight"}
+    of_losses, of_weights = largest_difference(first["losses"], alone["losses"]), largest_difference(
+        *({name: each["weights"][name] for name in exact} for each in (first, alone)))
+    mean = mean_difference(first, alone)
+    print(f"{precision}: losses differ by at most {of_losses:.2g} nats, weights by {of_weights:.2g}, mean {mean:.2g}")
     assert first["losses"] == second["losses"] and largest_difference(first["weights"], second["weights"]) == 0
     assert of_losses <= TOLERANCES[precision][0] and of_weights <= TOLERANCES[precision][1]
+    assert mean <= TOLERANCES[precision][2]
     assert of_losses > 0, "each process must have had its own share"
 
 

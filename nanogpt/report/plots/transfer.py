@@ -180,12 +180,13 @@ def stage_differences(tables: StudyTables) -> Figure:
 def trials_by_learning_rate(tables: StudyTables) -> Figure:
     """Draw validation bits per byte of each trial over its learning rate, a star at the rate that was chosen."""
     trials = most_shots(tables.table("trials")).sort_values("learning_rate")
-    tuned = tables.table("transfers").query("view == 'tuned'")
-    chosen = tuned[["source", "stage", "target", "shots", "learning_rate"]].drop_duplicates()
+    cells = ["source", "stage", "target", "shots", "learning_rate"]
+    transfers = tables.table("transfers")
+    chosen = transfers.loc[transfers["view"] == "tuned", cells].drop_duplicates() if len(transfers) else trials[:0]
     figure, every = staged_panels(trials, "validation_bits_per_byte")
     for axes, pair, rows in every:
         for stage, part in by_stage(rows).items():
-            style, best = stage_style(stage), part.merge(chosen)
+            style, best = stage_style(stage), part.merge(chosen) if len(chosen) else part[:0]
             draw_line(axes, part, "learning_rate", "validation_bits_per_byte", style)
             draw_line(axes, best, "learning_rate", "validation_bits_per_byte", style._replace(marker="*"), 13)
         axes.set_xscale("log")
